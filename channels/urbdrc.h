@@ -1,0 +1,48 @@
+/*
+ * Server side of MS-RDPEUSB for one client: the control channel, one channel per device, and for
+ * each device a UsbSource (usb/usb.h) that turns UsbRequests into TS_URBs and back.
+ *
+ * Owner: the Peer. Thread: the peer's. Lifetime: urbdrc_free() ends every source (.gone is called
+ * on sinks) and closes every channel. A UsbSource lives until its sink's .gone returns.
+ *
+ * What differs between clients is in a flavour table (urbdrc_flavour.c), never in the data path.
+ */
+#ifndef QRDP_CHANNELS_URBDRC_H
+#define QRDP_CHANNELS_URBDRC_H
+
+#include "dvc.h"
+#include "usb.h"
+
+#define URBDRC_MAX_DEVICES 32u            /* device channels of one connection */
+#define URBDRC_MAX_MESSAGE (16u << 20)    /* one DVC message from the client */
+#define URBDRC_HANDSHAKE_US 10000000u     /* each WAIT_* state, urbdrc.md 1.4 */
+#define URBDRC_RETRACT_GRACE_US 2000000u  /* between RETRACT_DEVICE and closing the channel */
+
+typedef struct Urbdrc Urbdrc;
+
+typedef struct UrbdrcCallbacks {
+    /** A device announced itself (ADD_DEVICE). Take the source's sink before returning. */
+    void (*device_added)(void *user, UsbSource *source);
+    /** The client has no USB redirection, or broke the control channel; called at most once. */
+    void (*unavailable)(void *user, const char *why);
+} UrbdrcCallbacks;
+
+/** What `qrdp status` shows of one device channel. */
+typedef struct UrbdrcDeviceStatus {
+    uint32_t channel_id;
+    const char *flavour; /* "freerdp", "windows", "ironrdp", "unknown" */
+    const char *state;   /* "opening", "caps", "created", "device", "active", "retracting" */
+    char hardware_id[96];
+} UrbdrcDeviceStatus;
+
+/** Opens the control channel; the peer's drdynvc must be ready. @label names the client in log
+ * lines and in UsbSource.label. */
+Urbdrc *urbdrc_new(DvcManager *manager, const char *label, uint64_t now_us,
+                   const UrbdrcCallbacks *callbacks, void *user);
+void urbdrc_free(Urbdrc *urbdrc);
+uint64_t urbdrc_deadline(const Urbdrc *urbdrc);
+void urbdrc_tick(Urbdrc *urbdrc, uint64_t now_us);
+/** Fills up to @max entries, returns how many there are. */
+size_t urbdrc_status(const Urbdrc *urbdrc, UrbdrcDeviceStatus *out, size_t max);
+
+#endif
