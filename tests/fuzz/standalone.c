@@ -16,10 +16,10 @@
 
 #include "mutate.h"
 
-#define MAX_INPUT (1u << 20)
+#define INPUT_BYTES (1u << 20)
 #define RANDOM_CASES 4000u
 /* Files over this are not tried bit by bit: a quadratic amount of work buys little. */
-#define MAX_FLIPPED 2048u
+#define FLIPPED_BYTES 2048u
 /* A slow target stops mutating one file after this long and says so. */
 #define FILE_BUDGET_S 20
 
@@ -46,7 +46,7 @@ static void run_case(uint8_t *data, size_t len, void *user)
 static int replay_file(const char *path, Replay *replay)
 {
     FILE *f = fopen(path, "rb");
-    uint8_t *data = malloc(MAX_INPUT);
+    uint8_t *data = malloc(INPUT_BYTES);
 
     if (!f || !data) {
         fprintf(stderr, "cannot read %s: %s\n", path, strerror(errno));
@@ -55,7 +55,7 @@ static int replay_file(const char *path, Replay *replay)
         free(data);
         return 1;
     }
-    size_t len = fread(data, 1, MAX_INPUT, f);
+    size_t len = fread(data, 1, INPUT_BYTES, f);
     fclose(f);
 
     uint32_t seed = 2166136261u; /* FNV-1a, so that each file gets mutations of its own */
@@ -65,7 +65,7 @@ static int replay_file(const char *path, Replay *replay)
     replay->until = time(NULL) + FILE_BUDGET_S;
     mutate_none(data, len, run_case, replay);
     mutate_truncations(data, len, run_case, replay);
-    if (len <= MAX_FLIPPED)
+    if (len <= FLIPPED_BYTES)
         mutate_bit_flips(data, len, run_case, replay);
     mutate_random(data, len, seed, RANDOM_CASES, run_case, replay);
     free(data);
