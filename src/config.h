@@ -1,0 +1,45 @@
+/*
+ * What the operator asked for. Owner: main; immutable once parsed, shared by pointer with every
+ * thread for the life of the process.
+ */
+#ifndef QRDP_CONFIG_H
+#define QRDP_CONFIG_H
+
+#include <glib.h>
+#include <stdbool.h>
+
+typedef enum ConfigMode {
+    CONFIG_RUN,    /* qrdp run -- qemu-system-x86_64 ARGS... */
+    CONFIG_QMP,    /* qrdp serve --qmp=PATH */
+    CONFIG_BUS,    /* qrdp --dbus-address=ADDR serve ..., as libvirt starts it */
+    CONFIG_STATUS, /* qrdp status */
+    CONFIG_USB,    /* qrdp usb list|allow|deny|detach */
+    CONFIG_PASSWD, /* qrdp passwd USER */
+    CONFIG_PRINT_CAPABILITIES,
+} ConfigMode;
+
+#define CONFIG_MAX_LISTENERS 8u
+#define CONFIG_MAX_USB_SLOTS 28u
+
+typedef struct Config {
+    ConfigMode mode;
+    char **qemu_argv;    /* RUN */
+    char *qmp_path;      /* QMP */
+    char *dbus_address;  /* BUS */
+    char **listen;       /* "127.0.0.1:3389", "[::1]:0", ":3389", "unix:/path"; at least one */
+    char *cert_path;     /* PEM; NULL: made on first start in the state directory */
+    char *key_path;
+    char *auth_file;     /* credential store (auth.h); NULL: <state dir>/credentials */
+    char *run_dir;       /* control socket; NULL: $XDG_RUNTIME_DIR/qrdp or /run/qrdp */
+    bool share;          /* a second client watches and types along instead of taking over */
+    bool tls_only;       /* offer TLS with the password in the client info besides NLA */
+    char *keymap;        /* guest keyboard layout for Unicode input, xkb name, default "us" */
+    char *usb_policy;    /* usbredirfilter rules or NULL */
+    unsigned usb_slots;  /* RUN: slots plugged at start, 0..28, default 4 */
+    unsigned stall_seconds; /* a client that stops reading is cut off after this, default 20 */
+    bool print_ready;    /* "READY rdp=ADDR:PORT" on stdout once clients can connect */
+    bool json;           /* STATUS */
+    char **words;        /* USB: verb and arguments; PASSWD: user name */
+} Config;
+
+#endif

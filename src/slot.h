@@ -1,0 +1,34 @@
+/*
+ * A redirection slot in use: QEMU's chardev fd and the UsbDevice that speaks over it.
+ *
+ * Owner: exactly one thread at a time, the one whose GMainContext it is attached to: the peer's
+ * while a peer feeds it. slot_move() is the crossing. Lifetime: slot_free() closes the fd, which
+ * makes QEMU unplug whatever it still shows.
+ */
+#ifndef QRDP_SLOT_H
+#define QRDP_SLOT_H
+
+#include <glib.h>
+
+#include "usb.h"
+
+typedef struct Slot Slot;
+
+typedef struct SlotCallbacks {
+    /** The device is connected, rejected, broken or gone; @why is one sentence. For every state but
+     * HELLO and CONNECTED the owner frees the slot (not from inside this call: use an idle). */
+    void (*state_changed)(void *user, Slot *slot, UsbDeviceState state, const char *why);
+    /** Whether USB bytes may be queued towards the client now (the peer's byte cap). */
+    bool (*may_send)(void *user);
+} SlotCallbacks;
+
+/** Takes @fd (non-blocking). Starts showing the device of @source with @descriptors to the guest. */
+Slot *slot_new(GMainContext *context, const char *id, int fd, UsbDescriptors *descriptors,
+               UsbSource *source, const SlotCallbacks *callbacks, void *user);
+void slot_free(Slot *slot);
+const char *slot_id(const Slot *slot);
+UsbDevice *slot_device(Slot *slot);
+/** The peer's queue has drained: read QEMU's side again if may_send says so. */
+void slot_kick(Slot *slot);
+
+#endif
