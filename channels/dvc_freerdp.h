@@ -1,0 +1,33 @@
+/*
+ * The part of dvc.h that needs FreeRDP: making the manager of one peer and driving it from the
+ * peer's loop. Owner and thread: the Peer.
+ */
+#ifndef QRDP_CHANNELS_DVC_FREERDP_H
+#define QRDP_CHANNELS_DVC_FREERDP_H
+
+#include <freerdp/freerdp.h>
+#include <freerdp/peer.h>
+#include <winpr/wtypes.h>
+
+#include "dvc.h"
+
+/** Opens the virtual channel manager of @peer (WTSOpenServer; serialised between peers here) and
+ * installs the guard in front of peer->ReceiveChannelData that bounds static and drdynvc messages
+ * before FreeRDP allocates for them (design 5). NULL on failure. @violation is called (peer's
+ * thread) when the client breaks those bounds; the Peer must end the connection. */
+DvcManager *dvc_manager_new(freerdp_peer *peer, void (*violation)(void *user, const char *why),
+                            void *user);
+/** Closes every channel (closed is called with DVC_CLOSED_LOST) and the WTS server. */
+void dvc_manager_free(DvcManager *manager);
+/** The handle to wait for besides the peer's own. */
+HANDLE dvc_manager_handle(const DvcManager *manager);
+/** To be called after each wake-up once the peer is activated and drdynvc is joined: pumps FreeRDP's
+ * queue, delivers opened/message/closed, releases bulk slices. False: the connection is broken. */
+bool dvc_manager_dispatch(DvcManager *manager);
+/** drdynvc finished its capability exchange: dvc_open() works. */
+bool dvc_manager_ready(const DvcManager *manager);
+/** True while a bulk outbox waits for FreeRDP's queue or socket to drain: the loop must come back
+ * when the socket becomes writable. */
+bool dvc_manager_has_outbox(const DvcManager *manager);
+
+#endif

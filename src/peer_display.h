@@ -1,0 +1,60 @@
+/*
+ * What one client sees: picks the best path the client can take (GFX, RemoteFX or NSCodec surface
+ * bits, plain bitmaps), asks for frames when it can take one, sends pointer shapes and follows
+ * mode switches.
+ *
+ * Owner: the Peer. Thread: the peer's. Lifetime: peer_display_free() before the FreeRDP context goes.
+ *
+ * Flow: damaged -> (slot free?) want_frame -> main takes a Frame -> peer_display_frame ->
+ * encoder_submit to the pool -> encoded slices -> out. At most one frame is being encoded, and
+ * unacknowledged ones are bounded by the pacer; damage accumulates in the Framebuffer meanwhile.
+ */
+#ifndef QRDP_PEER_DISPLAY_H
+#define QRDP_PEER_DISPLAY_H
+
+#include <freerdp/freerdp.h>
+#include <glib.h>
+
+#include "dvc.h"
+#include "framebuffer.h"
+#include "vm.h"
+
+typedef struct PeerDisplay PeerDisplay;
+
+typedef struct PeerDisplayCallbacks {
+    /** Ask main for the next Frame; peer_display_frame() or peer_display_no_frame() answers. */
+    void (*want_frame)(void *user);
+    /** Everything (NULL) or a rectangle must be shown again. */
+    void (*invalidate)(void *user, const Rect *rect);
+    /** The client's window has this size (display control). */
+    void (*ui_size)(void *user, uint32_t width, uint32_t height, uint32_t width_mm,
+                    uint32_t height_mm);
+    /** The client broke the protocol on one of our channels beyond what closing it can mend. */
+    void (*failed)(void *user, const char *why);
+} PeerDisplayCallbacks;
+
+/** @context: the peer's rdpContext, settings negotiated (call from PostConnect). @main_context: the
+ * peer thread's GMainContext. */
+PeerDisplay *peer_display_new(rdpContext *context, DvcManager *dvcs, GMainContext *main_context,
+                              const char *subject, const PeerDisplayCallbacks *callbacks,
+                              void *user);
+void peer_display_free(PeerDisplay *display);
+/** The connection was (re)activated: drawing is allowed from here. */
+void peer_display_activated(PeerDisplay *display);
+/** drdynvc is ready: GFX and display control may be opened. */
+void peer_display_dvc_ready(PeerDisplay *display);
+/** Main has new damage for this peer: the cue to call want_frame when a slot is free. */
+void peer_display_damaged(PeerDisplay *display);
+/** Takes the reference. */
+void peer_display_frame(PeerDisplay *display, Frame *frame);
+/** Nothing had changed after all. */
+void peer_display_no_frame(PeerDisplay *display);
+/** NULL: hidden. Takes the reference. */
+void peer_display_cursor(PeerDisplay *display, Cursor *cursor);
+/** update->SuppressOutput and update->RefreshRect, for the Peer's callbacks. */
+void peer_display_suppress(PeerDisplay *display, bool allow);
+void peer_display_refresh(PeerDisplay *display, const Rect *rects, size_t n);
+/** One line for `qrdp status`: path, codec, frames, acks, window. Free with g_free(). */
+char *peer_display_status(const PeerDisplay *display);
+
+#endif
