@@ -40,6 +40,11 @@ char *server_status(Server *server, bool json);
 /** `qrdp usb VERB ARGS...`: the answer's text, free with g_free(); *ok false if it is an error. */
 char *server_usb_command(Server *server, char **words, bool *ok);
 
+/** Main thread, for functions run by server_post(). NULL before server_attach_*(). */
+struct UsbSlots *server_usb_slots(Server *server);
+/** Main thread. NULL if there is no such peer (any more). */
+struct Peer *server_find_peer(Server *server, guint peer_id);
+
 /* From a peer's thread. */
 
 typedef void (*ServerFunc)(Server *server, guint peer_id, void *data);

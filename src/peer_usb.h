@@ -1,0 +1,27 @@
+/*
+ * The USB devices of one client: from ADD_DEVICE over the probe to a slot of the VM.
+ *
+ * Owner: the Peer. Thread: the peer's. Lifetime: peer_usb_free() before the DvcManager goes; it
+ * closes every slot, so the guest sees the devices unplugged.
+ */
+#ifndef QRDP_PEER_USB_H
+#define QRDP_PEER_USB_H
+
+#include <glib.h>
+
+#include "dvc.h"
+#include "server.h"
+
+typedef struct PeerUsb PeerUsb;
+
+/** Opens the URBDRC control channel; call once, when drdynvc is ready. @context: the peer thread's
+ * GMainContext. @label: "alice@192.0.2.7", escaped. */
+PeerUsb *peer_usb_new(Server *server, guint peer_id, DvcManager *dvcs, GMainContext *context,
+                      const char *label);
+void peer_usb_free(PeerUsb *usb);
+/** main's answer to a request (UsbSlotsCallbacks.grant), on the peer's thread. Takes @fd. */
+void peer_usb_granted(PeerUsb *usb, guint device_id, int fd, const char *slot_id,
+                      const char *error);
+void peer_usb_detach(PeerUsb *usb, guint device_id, const char *why);
+
+#endif

@@ -1,0 +1,66 @@
+/*
+ * Which device may have which redirection slot: policy, allocation, the table that `qrdp usb list`
+ * and `qrdp status` show, and the operator's verbs.
+ *
+ * Owner: the Server. Thread: main. Lifetime: from server_attach_*() on; usb_slots_free() drops
+ * pending requests without an answer.
+ *
+ * A peer's device is named by (peer id, device id), both never reused in a process. The peer's
+ * thread asks through server_post(); the answer goes back through .grant, which posts to the peer.
+ */
+#ifndef QRDP_USB_SLOTS_H
+#define QRDP_USB_SLOTS_H
+
+#include <glib.h>
+
+#include "config.h"
+#include "qmp.h"
+#include "usb.h"
+#include "vm.h"
+
+typedef struct UsbSlots UsbSlots;
+
+typedef struct UsbSlotsCallbacks {
+    /** The answer to usb_slots_request(): @fd is the slot's socket (the callee's) and @slot_id its
+     * chardev, or @fd is -1 and @error one sentence; the device is then parked. May be called more
+     * than once for a parked device (`qrdp usb allow`). False: the peer is gone, and the caller
+     * keeps @fd. */
+    bool (*grant)(void *user, guint peer_id, guint device_id, int fd, const char *slot_id,
+                  const char *error);
+    /** The operator wants the device away from the guest (and its channel closed). */
+    void (*detach)(void *user, guint peer_id, guint device_id, const char *why);
+} UsbSlotsCallbacks;
+
+/** @qmp may be NULL: then only the VM's existing chardevs are used. Both are borrowed. */
+UsbSlots *usb_slots_new(Vm *vm, Qmp *qmp, const Config *config, const UsbSlotsCallbacks *callbacks,
+                        void *user);
+void usb_slots_free(UsbSlots *slots);
+/** The VM's chardevs changed: parked requests may fit now. */
+void usb_slots_changed(UsbSlots *slots);
+/** A probed device wants in. @descriptors: a reference is taken. @label: who has it. */
+void usb_slots_request(UsbSlots *slots, guint peer_id, guint device_id, UsbDescriptors *descriptors,
+                       const char *label);
+/** A device that never got as far as a request, or whose state changed: one line for the table. */
+void usb_slots_note(UsbSlots *slots, guint peer_id, guint device_id, const char *label,
+                    const char *state, const char *why);
+/** The device is gone (@device_id) or all of that peer's are (@device_id 0). */
+void usb_slots_forget(UsbSlots *slots, guint peer_id, guint device_id);
+
+/** Verb and arguments of `qrdp usb`; the answer's text, g_free() it. *ok is false for an error. */
+char *usb_slots_command(UsbSlots *slots, char **words, bool *ok);
+
+/** One row of the table, strings valid until the next call into @slots. */
+typedef struct UsbSlotsRow {
+    guint number; /* what `qrdp usb detach` takes */
+    guint peer_id;
+    const char *device; /* "1234:5678 mass storage \"Foo\"" */
+    const char *label;
+    const char *slot;  /* "" if it has none */
+    const char *state; /* "probing", "connected", "refused", "rejected", "gone" */
+    const char *why;
+} UsbSlotsRow;
+guint usb_slots_rows(UsbSlots *slots, UsbSlotsRow *rows, guint max);
+/** Free and total slots of the VM. */
+void usb_slots_count(UsbSlots *slots, guint *free_slots, guint *total);
+
+#endif
