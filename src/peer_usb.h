@@ -22,6 +22,7 @@ void peer_usb_free(PeerUsb *usb);
 /** main's answer to a request (UsbSlotsCallbacks.grant), on the peer's thread. Takes @fd. */
 void peer_usb_granted(PeerUsb *usb, guint device_id, int fd, const char *slot_id,
                       const char *error);
-void peer_usb_detach(PeerUsb *usb, guint device_id, const char *why);
+/** main's word for a device to leave the guest (UsbSlotsCallbacks.detach), on the peer's thread. */
+void peer_usb_detach(PeerUsb *usb, guint device_id, bool close, const char *why);
 
 #endif

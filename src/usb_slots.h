@@ -27,8 +27,9 @@ typedef struct UsbSlotsCallbacks {
      * keeps @fd. */
     bool (*grant)(void *user, guint peer_id, guint device_id, int fd, const char *slot_id,
                   const char *error);
-    /** The operator wants the device away from the guest (and its channel closed). */
-    void (*detach)(void *user, guint peer_id, guint device_id, const char *why);
+    /** The operator wants the device away from the guest: parked, so that it can come back, or with
+     * @close its channel is closed (FreeRDP then forgets the device until it is plugged in again). */
+    void (*detach)(void *user, guint peer_id, guint device_id, bool close, const char *why);
 } UsbSlotsCallbacks;
 
 /** @qmp may be NULL: then only the VM's existing chardevs are used. Both are borrowed. */

@@ -200,6 +200,7 @@ struct UsbSource {
     void *sink_user;
     uint32_t quirks;
     uint32_t last_id;     /* see usb_source_next_id() */
+    bool gone; /* set before the sink's .gone is called: submit nothing, the pointer dies */
     bool high_speed_hint; /* USB_DEVICE_CAPABILITIES.DeviceIsHighSpeed or the host's word */
     char label[96];       /* who has it, for people: "alice@127.0.0.1 channel 3" (escaped) */
 };
