@@ -8,6 +8,8 @@
 #include <glib.h>
 #include <stdbool.h>
 
+#include "log.h"
+
 typedef enum ConfigMode {
     CONFIG_RUN,    /* qrdp run -- qemu-system-x86_64 ARGS... */
     CONFIG_QMP,    /* qrdp serve --qmp=PATH */
@@ -40,6 +42,26 @@ typedef struct Config {
     bool print_ready;    /* "READY rdp=ADDR:PORT" on stdout once clients can connect */
     bool json;           /* STATUS */
     char **words;        /* USB: verb and arguments; PASSWD: user name */
+    bool remove;         /* PASSWD: forget the user */
+    LogLevel log_level;
 } Config;
+
+#define CONFIG_DEFAULT_LISTEN "127.0.0.1:3389"
+#define CONFIG_DEFAULT_USB_SLOTS 4u
+#define CONFIG_DEFAULT_STALL_SECONDS 20u
+#define CONFIG_MAX_STALL_SECONDS 3600u
+
+/** A Config with its defaults; @mode decides which of them apply. */
+Config *config_new(ConfigMode mode);
+void config_free(Config *config);
+/** Checks every value against its bounds and every file against the disk. One sentence that says
+ * what to do in @error. */
+bool config_check(const Config *config, GError **error);
+/** Takes "HOST:PORT", "[v6]:PORT" or ":PORT" apart. *host (g_free) is "" for every address. False
+ * for anything else, "unix:PATH" included. */
+bool config_split_address(const char *text, char **host, guint16 *port);
+/** $XDG_RUNTIME_DIR/qrdp, or /run/qrdp for root without one; each instance has a directory of its
+ * own in it. Free with g_free(). */
+char *config_run_base(void);
 
 #endif

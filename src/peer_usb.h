@@ -15,7 +15,8 @@
 typedef struct PeerUsb PeerUsb;
 
 /** Opens the URBDRC control channel; call once, when drdynvc is ready. @context: the peer thread's
- * GMainContext. @label: "alice@192.0.2.7", escaped. */
+ * GMainContext. @label: "alice@192.0.2.7", escaped. NULL (which the others accept) if the client
+ * can have no USB. */
 PeerUsb *peer_usb_new(Server *server, guint peer_id, DvcManager *dvcs, GMainContext *context,
                       const char *label);
 void peer_usb_free(PeerUsb *usb);

@@ -2,7 +2,7 @@
  * A redirection slot in use: QEMU's chardev fd and the UsbDevice that speaks over it.
  *
  * Owner: exactly one thread at a time, the one whose GMainContext it is attached to: the peer's
- * while a peer feeds it. slot_move() is the crossing. Lifetime: slot_free() closes the fd, which
+ * while a peer feeds it. Lifetime: slot_free() closes the fd, which
  * makes QEMU unplug whatever it still shows.
  */
 #ifndef QRDP_SLOT_H

@@ -1,0 +1,418 @@
+/*
+ * Each device of the client walks through four phases:
+ *
+ *   PROBING   a UsbProbe reads its descriptors; a device that answers nonsense is retired.
+ *   WAITING   main judges the descriptors by policy and looks for a slot.
+ *   PARKED    main said no. The channel stays open and silent, because FreeRDP forgets a device
+ *             whose channel is closed; `qrdp usb allow` makes main answer again.
+ *   ATTACHED  a Slot shows it to the guest.
+ *
+ * A device leaves when its source goes (unplug, client gone), when QEMU's end of the slot makes no
+ * sense, or when the operator says so. Whatever happens inside a callback only marks it; the
+ * removal itself runs from the loop, so nobody frees what is still on the stack.
+ */
+#include "peer_usb.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "slot.h"
+#include "urbdrc.h"
+#include "usb_slots.h"
+
+/* USB bytes that may wait for the client's socket before QEMU's side is no longer read, and where
+ * reading resumes: at 20 Mbit/s the first is 200 ms (urbdrc.md 5.3). */
+#define PEER_USB_QUEUE_HIGH (512u * 1024u)
+#define PEER_USB_QUEUE_LOW (256u * 1024u)
+
+typedef enum Phase { PHASE_PROBING, PHASE_WAITING, PHASE_PARKED, PHASE_ATTACHED } Phase;
+
+typedef struct Device {
+    PeerUsb *usb;
+    guint id;
+    Phase phase;
+    bool doomed;       /* to be removed by the reaper */
+    bool close_slot;   /* the slot is over, the device itself may stay */
+    UsbSource *source; /* NULL once it is gone */
+    UsbProbe *probe;
+    UsbDescriptors *descriptors;
+    Slot *slot;
+    char *subject;
+} Device;
+
+struct PeerUsb {
+    Server *server;
+    guint peer_id;
+    DvcManager *dvcs;
+    GMainContext *context;
+    char *label;
+    Urbdrc *urbdrc;
+    GSource *timer;
+    bool reap;
+    GHashTable *devices; /* id -> Device */
+};
+
+static gint last_device_id; /* process-wide, atomic: ids are never reused */
+
+/* --- what main is told ----------------------------------------------------------------------- */
+
+typedef struct Report {
+    guint device_id;
+    UsbDescriptors *descriptors;
+    char *label, *why;
+    const char *state;
+} Report;
+
+static void report_free(void *data)
+{
+    Report *r = data;
+
+    if (r->descriptors)
+        usb_descriptors_unref(r->descriptors);
+    g_free(r->label);
+    g_free(r->why);
+    g_free(r);
+}
+
+static void main_request(Server *server, guint peer_id, void *data)
+{
+    Report *r = data;
+
+    usb_slots_request(server_usb_slots(server), peer_id, r->device_id, r->descriptors, r->label);
+}
+
+static void main_note(Server *server, guint peer_id, void *data)
+{
+    Report *r = data;
+
+    usb_slots_note(server_usb_slots(server), peer_id, r->device_id, r->label, r->state, r->why);
+}
+
+static void main_forget(Server *server, guint peer_id, void *data)
+{
+    usb_slots_forget(server_usb_slots(server), peer_id, ((Report *)data)->device_id);
+}
+
+static void tell_main(Device *device, ServerFunc func, const char *state, const char *why)
+{
+    Report *r = g_new0(Report, 1);
+
+    r->device_id = device->id;
+    r->descriptors = device->descriptors ? usb_descriptors_ref(device->descriptors) : NULL;
+    r->label = g_strdup(device->subject);
+    r->state = state;
+    r->why = g_strdup(why ? why : "");
+    server_post(device->usb->server, device->usb->peer_id, func, r, report_free);
+}
+
+/* --- devices -----------------------------------------------------------------------------------
+ */
+
+static void reap_later(PeerUsb *usb)
+{
+    usb->reap = true;
+    g_source_set_ready_time(usb->timer, 0);
+}
+
+static void doom(Device *device, const char *why)
+{
+    if (device->doomed)
+        return;
+    device->doomed = true;
+    log_info(device->subject, "%s", why);
+    reap_later(device->usb);
+}
+
+static void parked_complete(void *user, const UsbCompletion *completion)
+{
+    /* A late answer to something the probe or the guest no longer waits for. */
+}
+
+static void parked_gone(void *user, const char *why)
+{
+    Device *device = user;
+
+    device->source = NULL;
+    doom(device, why);
+}
+
+static const UsbSink parked_sink = {.complete = parked_complete, .gone = parked_gone};
+
+static void park(Device *device)
+{
+    device->phase = PHASE_PARKED;
+    usb_source_set_sink(device->source, &parked_sink, device);
+}
+
+static void device_free(void *data)
+{
+    Device *device = data;
+
+    usb_probe_free(device->probe);
+    slot_free(device->slot);
+    if (device->source)
+        usb_source_set_sink(device->source, NULL, NULL);
+    if (device->descriptors)
+        usb_descriptors_unref(device->descriptors);
+    g_free(device->subject);
+    g_free(device);
+}
+
+static void on_probed(void *user, UsbDescriptors *descriptors, const char *error)
+{
+    Device *device = user;
+    UsbProbe *probe = g_steal_pointer(&device->probe);
+
+    usb_probe_free(probe);
+    if (!descriptors) {
+        bool gone = device->source->gone;
+        if (!gone) {
+            tell_main(device, main_note, "refused", error);
+            log_warning(device->subject, "not passed on: %s", error);
+            usb_source_set_sink(device->source, NULL, NULL);
+            device->source->ops->retire(device->source, error);
+        }
+        device->source = NULL;
+        doom(device, gone ? error : "closed");
+        return;
+    }
+    char text[160];
+    device->descriptors = descriptors;
+    log_info(device->subject, "is %s, %s speed",
+             usb_descriptors_describe(descriptors, text, sizeof(text)),
+             usb_speed_name(descriptors->speed));
+    park(device);
+    device->phase = PHASE_WAITING;
+    tell_main(device, main_request, NULL, NULL);
+}
+
+static void on_device_added(void *user, UsbSource *source)
+{
+    PeerUsb *usb = user;
+    Device *device = g_new0(Device, 1);
+
+    device->usb = usb;
+    device->id = (guint)g_atomic_int_add(&last_device_id, 1) + 1;
+    device->source = source;
+    device->subject = g_strdup_printf("usb %u %s", device->id, source->label);
+    g_hash_table_insert(usb->devices, GUINT_TO_POINTER(device->id), device);
+    tell_main(device, main_note, "probing", NULL);
+    device->probe = usb_probe_new(source, (uint64_t)g_get_monotonic_time(), on_probed, device);
+}
+
+static void on_unavailable(void *user, const char *why)
+{
+    PeerUsb *usb = user;
+
+    log_info(usb->label, "no USB redirection: %s", why);
+}
+
+static void on_slot_state(void *user, Slot *slot, UsbDeviceState state, const char *why)
+{
+    Device *device = user;
+
+    switch (state) {
+    case USB_DEVICE_HELLO:
+        return;
+    case USB_DEVICE_CONNECTED:
+        log_info(device->subject, "connected to slot %s", slot_id(slot));
+        tell_main(device, main_note, "connected", NULL);
+        return;
+    case USB_DEVICE_GONE:
+        device->source = NULL;
+        doom(device, why);
+        return;
+    case USB_DEVICE_REJECTED:
+        log_warning(device->subject, "not passed on: %s", why);
+        tell_main(device, main_note, "rejected", why);
+        break;
+    case USB_DEVICE_BROKEN:
+        log_warning(device->subject, "slot %s: %s", slot_id(slot), why);
+        tell_main(device, main_note, "parked", why);
+        break;
+    }
+    device->close_slot = true;
+    reap_later(device->usb);
+}
+
+static bool on_may_send(void *user)
+{
+    Device *device = user;
+
+    return dvc_manager_queued(device->usb->dvcs, DVC_URGENT) < PEER_USB_QUEUE_HIGH;
+}
+
+static const SlotCallbacks slot_callbacks = {
+    .state_changed = on_slot_state,
+    .may_send = on_may_send,
+};
+
+static Device *find_device(PeerUsb *usb, guint id)
+{
+    Device *device = g_hash_table_lookup(usb->devices, GUINT_TO_POINTER(id));
+
+    return device && !device->doomed ? device : NULL;
+}
+
+void peer_usb_granted(PeerUsb *usb, guint device_id, int fd, const char *slot_id, const char *error)
+{
+    Device *device = usb ? find_device(usb, device_id) : NULL;
+
+    if (!device || (device->phase != PHASE_WAITING && device->phase != PHASE_PARKED)) {
+        if (fd >= 0)
+            close(fd); /* it went while main was answering: the slot is free again */
+        return;
+    }
+    if (fd < 0) {
+        log_warning(device->subject, "not passed on: %s", error);
+        device->phase = PHASE_PARKED;
+        return;
+    }
+    device->phase = PHASE_ATTACHED;
+    device->slot = slot_new(usb->context, slot_id, fd, device->descriptors, device->source,
+                            &slot_callbacks, device);
+}
+
+void peer_usb_detach(PeerUsb *usb, guint device_id, bool close_channel, const char *why)
+{
+    Device *device = usb ? find_device(usb, device_id) : NULL;
+
+    if (!device || !device->source)
+        return;
+    log_info(device->subject, "taken from the guest: %s", why);
+    if (!close_channel) {
+        device->close_slot = device->slot != NULL; /* closing its fd makes QEMU unplug it */
+        reap_later(usb);
+        return;
+    }
+    UsbSource *source = g_steal_pointer(&device->source);
+    usb_probe_free(g_steal_pointer(&device->probe));
+    slot_free(g_steal_pointer(&device->slot)); /* cancels what is in flight */
+    usb_source_set_sink(source, NULL, NULL);
+    source->ops->retire(source, why);
+    doom(device, "closed");
+}
+
+/* --- the loop ----------------------------------------------------------------------------------
+ */
+
+static void reap(PeerUsb *usb)
+{
+    GHashTableIter iter;
+    void *value;
+
+    usb->reap = false;
+    g_hash_table_iter_init(&iter, usb->devices);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        Device *device = value;
+        if (device->doomed) {
+            tell_main(device, main_forget, NULL, NULL);
+            g_hash_table_iter_remove(&iter);
+        } else if (device->close_slot) {
+            device->close_slot = false;
+            slot_free(g_steal_pointer(&device->slot));
+            park(device);
+        }
+    }
+}
+
+static gboolean timer_prepare(GSource *source, gint *timeout)
+{
+    PeerUsb *usb = ((PeerUsb **)(source + 1))[0];
+    uint64_t next = usb->reap ? 0 : urbdrc_deadline(usb->urbdrc);
+    GHashTableIter iter;
+    void *value;
+
+    g_hash_table_iter_init(&iter, usb->devices);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        Device *device = value;
+        if (device->probe)
+            next = MIN(next, usb_probe_deadline(device->probe));
+    }
+    g_source_set_ready_time(source, next >= G_MAXINT64 ? -1 : (gint64)next);
+    *timeout = -1;
+    return FALSE;
+}
+
+static gboolean timer_dispatch(GSource *source, GSourceFunc callback, gpointer user_data)
+{
+    PeerUsb *usb = ((PeerUsb **)(source + 1))[0];
+    uint64_t now = (uint64_t)g_get_monotonic_time();
+    GList *devices = g_hash_table_get_values(usb->devices);
+
+    urbdrc_tick(usb->urbdrc, now);
+    /* A tick may end a probe, which marks its device; nothing is freed before reap(). */
+    for (GList *l = devices; l; l = l->next) {
+        Device *device = l->data;
+        if (device->probe && usb_probe_deadline(device->probe) <= now)
+            usb_probe_tick(device->probe, now);
+    }
+    g_list_free(devices);
+    if (usb->reap)
+        reap(usb);
+    return G_SOURCE_CONTINUE;
+}
+
+static GSourceFuncs timer_funcs = {.prepare = timer_prepare, .dispatch = timer_dispatch};
+
+static void on_drained(void *user)
+{
+    PeerUsb *usb = user;
+    GHashTableIter iter;
+    void *value;
+
+    g_hash_table_iter_init(&iter, usb->devices);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        Device *device = value;
+        if (device->slot && !device->close_slot && !device->doomed)
+            slot_kick(device->slot);
+    }
+}
+
+static const UrbdrcCallbacks urbdrc_callbacks = {
+    .device_added = on_device_added,
+    .unavailable = on_unavailable,
+};
+
+PeerUsb *peer_usb_new(Server *server, guint peer_id, DvcManager *dvcs, GMainContext *context,
+                      const char *label)
+{
+    PeerUsb *usb = g_new0(PeerUsb, 1);
+
+    usb->server = server;
+    usb->peer_id = peer_id;
+    usb->dvcs = dvcs;
+    usb->context = context;
+    usb->label = g_strdup(label);
+    usb->devices = g_hash_table_new_full(NULL, NULL, NULL, device_free);
+    usb->timer = g_source_new(&timer_funcs, sizeof(GSource) + sizeof(PeerUsb *));
+    ((PeerUsb **)(usb->timer + 1))[0] = usb;
+    usb->urbdrc = urbdrc_new(dvcs, label, (uint64_t)g_get_monotonic_time(), &urbdrc_callbacks, usb);
+    if (!usb->urbdrc) {
+        on_unavailable(usb, "the dynamic channels are not ready");
+        g_hash_table_destroy(usb->devices);
+        g_source_unref(usb->timer);
+        g_free(usb->label);
+        g_free(usb);
+        return NULL;
+    }
+    dvc_manager_on_drained(dvcs, DVC_URGENT, PEER_USB_QUEUE_LOW, on_drained, usb);
+    g_source_set_priority(usb->timer, G_PRIORITY_HIGH);
+    g_source_attach(usb->timer, context);
+    return usb;
+}
+
+void peer_usb_free(PeerUsb *usb)
+{
+    if (!usb)
+        return;
+    dvc_manager_on_drained(usb->dvcs, DVC_URGENT, 0, NULL, NULL);
+    /* Slots first: their devices disconnect and let go of the sources the channels own. */
+    g_hash_table_destroy(usb->devices);
+    urbdrc_free(usb->urbdrc);
+    g_source_destroy(usb->timer);
+    g_source_unref(usb->timer);
+    g_free(usb->label);
+    g_free(usb);
+}

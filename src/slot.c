@@ -1,0 +1,203 @@
+/*
+ * A slot is a GSource over QEMU's chardev socket that drives a UsbDevice.
+ *
+ * The conditions are decided anew before each poll: readable is asked for only while the device and
+ * the peer's byte cap have room, so back-pressure reaches the guest through the socket; writable
+ * only while usbredir bytes wait. The device's next timer is the source's ready time. Completions
+ * reach the device from the peer's channel on the same thread, and what they produce is written to
+ * the socket at once: between the two sockets lies no queue, lock or wake-up.
+ */
+#include "slot.h"
+
+#include <errno.h>
+#include <glib-unix.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define SLOT_READ_BYTES (64u * 1024u)
+#define SLOT_READS_PER_DISPATCH 16u /* then the other sources get their turn */
+
+typedef struct SlotSource {
+    GSource base;
+    struct Slot *slot;
+    gpointer tag;
+} SlotSource;
+
+struct Slot {
+    SlotSource *source;
+    char *id;
+    int fd;
+    bool closed; /* QEMU's end is gone */
+    UsbDevice *device;
+    const SlotCallbacks *callbacks;
+    void *user;
+    GThread *owner;
+    uint8_t buffer[SLOT_READ_BYTES];
+};
+
+static void slot_closed(Slot *slot, const char *why)
+{
+    if (slot->closed)
+        return;
+    slot->closed = true;
+    slot->callbacks->state_changed(slot->user, slot, USB_DEVICE_BROKEN, why);
+}
+
+static ptrdiff_t on_guest_write(void *user, const uint8_t *data, size_t len)
+{
+    Slot *slot = user;
+
+    if (slot->closed)
+        return -1;
+    for (;;) {
+        ssize_t n = send(slot->fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n >= 0)
+            return n;
+        if (errno == EAGAIN || errno == EWOULDBLOCK)
+            return 0;
+        if (errno != EINTR)
+            return -1; /* the next read sees the end and reports it */
+    }
+}
+
+static void on_state_changed(void *user, UsbDeviceState state, const char *why)
+{
+    Slot *slot = user;
+
+    slot->callbacks->state_changed(slot->user, slot, state, why);
+}
+
+static bool slot_wants_input(Slot *slot)
+{
+    return !slot->closed && usb_device_wants_guest_bytes(slot->device) &&
+           slot->callbacks->may_send(slot->user);
+}
+
+static gboolean slot_prepare(GSource *base, gint *timeout)
+{
+    Slot *slot = ((SlotSource *)base)->slot;
+    GIOCondition want = 0;
+
+    if (slot_wants_input(slot))
+        want |= G_IO_IN;
+    if (!slot->closed && usb_device_has_guest_bytes(slot->device))
+        want |= G_IO_OUT;
+    /* After the end only silence helps: HUP would be reported for ever. */
+    if (slot->closed && ((SlotSource *)base)->tag) {
+        g_source_remove_unix_fd(base, ((SlotSource *)base)->tag);
+        ((SlotSource *)base)->tag = NULL;
+    } else if (!slot->closed) {
+        g_source_modify_unix_fd(base, ((SlotSource *)base)->tag, want);
+    }
+    uint64_t deadline = usb_device_deadline(slot->device);
+    g_source_set_ready_time(base, deadline >= G_MAXINT64 ? -1 : (gint64)deadline);
+    *timeout = -1;
+    return FALSE;
+}
+
+static void slot_read(Slot *slot)
+{
+    for (unsigned i = 0; i < SLOT_READS_PER_DISPATCH && slot_wants_input(slot); i++) {
+        ssize_t n = recv(slot->fd, slot->buffer, sizeof(slot->buffer), MSG_DONTWAIT);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            return;
+        if (n <= 0) {
+            slot_closed(slot, "QEMU closed the redirection slot");
+            return;
+        }
+        uint64_t now = (uint64_t)g_get_monotonic_time();
+        if (!usb_device_guest_bytes(slot->device, slot->buffer, (size_t)n, now))
+            return;
+        if ((size_t)n < sizeof(slot->buffer))
+            return; /* a stream socket had no more: save the call that says so */
+    }
+}
+
+static gboolean slot_check(GSource *base)
+{
+    SlotSource *source = (SlotSource *)base;
+    gint64 ready = g_source_get_ready_time(base);
+
+    return (source->tag && g_source_query_unix_fd(base, source->tag) != 0) ||
+           (ready >= 0 && ready <= g_get_monotonic_time());
+}
+
+static gboolean slot_dispatch(GSource *base, GSourceFunc callback, gpointer user_data)
+{
+    SlotSource *source = (SlotSource *)base;
+    Slot *slot = source->slot;
+    GIOCondition got = source->tag ? g_source_query_unix_fd(base, source->tag) : 0;
+
+    g_assert(slot->owner == g_thread_self());
+    if (got & G_IO_OUT)
+        usb_device_guest_writable(slot->device);
+    if (got & G_IO_IN)
+        slot_read(slot);
+    else if (got & (G_IO_HUP | G_IO_ERR))
+        slot_closed(slot, "QEMU closed the redirection slot");
+    usb_device_tick(slot->device, (uint64_t)g_get_monotonic_time());
+    return G_SOURCE_CONTINUE;
+}
+
+static GSourceFuncs slot_funcs = {
+    .prepare = slot_prepare,
+    .check = slot_check,
+    .dispatch = slot_dispatch,
+};
+
+Slot *slot_new(GMainContext *context, const char *id, int fd, UsbDescriptors *descriptors,
+               UsbSource *source, const SlotCallbacks *callbacks, void *user)
+{
+    static const UsbDeviceCallbacks device_callbacks = {
+        .guest_write = on_guest_write,
+        .state_changed = on_state_changed,
+    };
+    Slot *slot = g_new0(Slot, 1);
+
+    slot->id = g_strdup(id);
+    slot->fd = fd;
+    slot->callbacks = callbacks;
+    slot->user = user;
+    slot->owner = g_thread_self();
+    slot->device = usb_device_new(descriptors, source, (uint64_t)g_get_monotonic_time(),
+                                  &device_callbacks, slot);
+    slot->source = (SlotSource *)g_source_new(&slot_funcs, sizeof(SlotSource));
+    slot->source->slot = slot;
+    slot->source->tag = g_source_add_unix_fd(&slot->source->base, fd, G_IO_IN);
+    /* USB leaves before graphics and is read before it. */
+    g_source_set_priority(&slot->source->base, G_PRIORITY_HIGH);
+    g_source_attach(&slot->source->base, context);
+    return slot;
+}
+
+void slot_free(Slot *slot)
+{
+    if (!slot)
+        return;
+    g_assert(slot->owner == g_thread_self());
+    g_source_destroy(&slot->source->base);
+    g_source_unref(&slot->source->base);
+    usb_device_free(slot->device);
+    close(slot->fd);
+    g_free(slot->id);
+    g_free(slot);
+}
+
+const char *slot_id(const Slot *slot)
+{
+    return slot->id;
+}
+
+UsbDevice *slot_device(Slot *slot)
+{
+    return slot->device;
+}
+
+void slot_kick(Slot *slot)
+{
+    g_assert(slot->owner == g_thread_self());
+    slot_read(slot);
+}

@@ -1,0 +1,488 @@
+/*
+ * The table has one row for each device any client has announced. A row that waits for a slot is
+ * served as soon as there is one: an existing free chardev first, then, where we have QMP, a slot
+ * plugged for it. Slots being opened and plugged are remembered, so that two rows never race for
+ * one.
+ *
+ * Policy is a rule list in usbredir syntax; the operator's allow and deny put a rule for one
+ * VID:PID in front of it, for the life of the process.
+ */
+#include "usb_slots.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "log.h"
+
+#define USB_SLOTS_MAX_ROWS 256u
+#define USB_SLOTS_MAX_RULES 64u
+
+/* usbredirfilter: class, vendor, product, version, allow. Hubs are never passed on: a hub without
+ * its children is of no use, and its children are announced by themselves. */
+static const char default_rules[] = "0x09,-1,-1,-1,0|-1,-1,-1,-1,1";
+
+typedef enum Want { WANT_NOTHING, WANT_SLOT, WANT_OPENING } Want;
+
+typedef struct Row {
+    guint number, peer_id, device_id;
+    UsbDescriptors *descriptors;
+    char text[160];
+    char *label, *why, *slot;
+    char state[16];
+    Want want;
+} Row;
+
+struct UsbSlots {
+    Vm *vm;
+    Qmp *qmp;
+    const Config *config;
+    const UsbSlotsCallbacks *callbacks;
+    void *user;
+    GPtrArray *rows;
+    GHashTable *opening; /* chardev ids with vm_usb_slot_open() under way */
+    GPtrArray *rules;    /* the operator's, newest first */
+    bool plugging;
+    char *plug_error;
+    guint last_number;
+    gint refs; /* one, and one for each answer that is still under way */
+    bool dead;
+};
+
+static void row_free(void *data)
+{
+    Row *row = data;
+
+    if (row->descriptors)
+        usb_descriptors_unref(row->descriptors);
+    g_free(row->label);
+    g_free(row->why);
+    g_free(row->slot);
+    g_free(row);
+}
+
+UsbSlots *usb_slots_new(Vm *vm, Qmp *qmp, const Config *config, const UsbSlotsCallbacks *callbacks,
+                        void *user)
+{
+    UsbSlots *slots = g_new0(UsbSlots, 1);
+
+    slots->vm = vm;
+    slots->qmp = qmp;
+    slots->config = config;
+    slots->callbacks = callbacks;
+    slots->user = user;
+    slots->rows = g_ptr_array_new_with_free_func(row_free);
+    slots->opening = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    slots->rules = g_ptr_array_new_with_free_func(g_free);
+    slots->refs = 1;
+    return slots;
+}
+
+static void slots_unref(UsbSlots *slots)
+{
+    if (--slots->refs > 0)
+        return;
+    g_ptr_array_unref(slots->rows);
+    g_hash_table_destroy(slots->opening);
+    g_ptr_array_unref(slots->rules);
+    g_free(slots->plug_error);
+    g_free(slots);
+}
+
+void usb_slots_free(UsbSlots *slots)
+{
+    if (!slots)
+        return;
+    slots->dead = true;
+    slots_unref(slots);
+}
+
+static Row *find_row(UsbSlots *slots, guint peer_id, guint device_id)
+{
+    for (guint i = 0; i < slots->rows->len; i++) {
+        Row *row = slots->rows->pdata[i];
+        if (row->peer_id == peer_id && row->device_id == device_id)
+            return row;
+    }
+    return NULL;
+}
+
+static void set_state(Row *row, const char *state, const char *why)
+{
+    g_strlcpy(row->state, state, sizeof(row->state));
+    g_free(row->why);
+    row->why = g_strdup(why ? why : "");
+}
+
+static Row *get_row(UsbSlots *slots, guint peer_id, guint device_id, const char *label)
+{
+    Row *row = find_row(slots, peer_id, device_id);
+
+    if (row || slots->rows->len >= USB_SLOTS_MAX_ROWS)
+        return row;
+    row = g_new0(Row, 1);
+    row->number = ++slots->last_number;
+    row->peer_id = peer_id;
+    row->device_id = device_id;
+    row->label = g_strdup(label);
+    g_strlcpy(row->text, "unknown device", sizeof(row->text));
+    set_state(row, "probing", NULL);
+    g_ptr_array_add(slots->rows, row);
+    return row;
+}
+
+/* --- allocation --------------------------------------------------------------------------------
+ */
+
+static void serve(UsbSlots *slots);
+
+typedef struct Opening {
+    UsbSlots *slots;
+    guint peer_id, device_id;
+    char *id;
+} Opening;
+
+static void refuse(UsbSlots *slots, Row *row, const char *why)
+{
+    row->want = WANT_NOTHING;
+    set_state(row, "refused", why);
+    slots->callbacks->grant(slots->user, row->peer_id, row->device_id, -1, NULL, why);
+}
+
+static void on_opened(void *user, int fd, const char *error)
+{
+    Opening *opening = user;
+    UsbSlots *slots = opening->slots;
+
+    if (!slots->dead) {
+        Row *row = find_row(slots, opening->peer_id, opening->device_id);
+        bool used = false;
+        g_hash_table_remove(slots->opening, opening->id);
+        if (row && row->want == WANT_OPENING && fd >= 0) {
+            row->want = WANT_NOTHING;
+            g_free(row->slot);
+            row->slot = g_strdup(opening->id);
+            set_state(row, "attaching", NULL);
+            used = slots->callbacks->grant(slots->user, row->peer_id, row->device_id, fd,
+                                           opening->id, NULL);
+        } else if (row && row->want == WANT_OPENING) {
+            refuse(slots, row, error);
+        }
+        if (fd >= 0 && !used)
+            close(fd);
+        serve(slots);
+    } else if (fd >= 0) {
+        close(fd);
+    }
+    g_free(opening->id);
+    g_free(opening);
+    slots_unref(slots);
+}
+
+static void on_plugged(void *user, const char *chardev_id, const char *error)
+{
+    UsbSlots *slots = user;
+
+    slots->plugging = false;
+    if (!slots->dead) {
+        g_free(slots->plug_error);
+        slots->plug_error = error ? g_strdup(error) : NULL;
+        serve(slots); /* the chardev itself shows up through usb_slots_changed() */
+    }
+    slots_unref(slots);
+}
+
+/* A chardev nobody has; NULL if there is none. */
+static const char *free_slot(UsbSlots *slots, GPtrArray *list)
+{
+    for (guint i = 0; i < list->len; i++) {
+        const VmUsbSlot *s = list->pdata[i];
+        if (!s->busy && !s->ours && !g_hash_table_contains(slots->opening, s->id))
+            return s->id;
+    }
+    return NULL;
+}
+
+static void open_slot(UsbSlots *slots, Row *row, const char *id)
+{
+    Opening *opening = g_new0(Opening, 1);
+
+    opening->slots = slots;
+    opening->peer_id = row->peer_id;
+    opening->device_id = row->device_id;
+    opening->id = g_strdup(id);
+    row->want = WANT_OPENING;
+    slots->refs++;
+    g_hash_table_add(slots->opening, g_strdup(id));
+    vm_usb_slot_open(slots->vm, id, on_opened, opening);
+}
+
+/* Gives each waiting row what there is. Returns with every row opened, waiting for a slot being
+ * plugged, or refused. */
+static void serve(UsbSlots *slots)
+{
+    GPtrArray *list = vm_usb_slots(slots->vm);
+
+    for (guint i = 0; i < slots->rows->len; i++) {
+        Row *row = slots->rows->pdata[i];
+        if (row->want != WANT_SLOT)
+            continue;
+        const char *id = free_slot(slots, list);
+        if (id) {
+            open_slot(slots, row, id);
+        } else if (slots->qmp && !slots->plug_error && list->len < CONFIG_MAX_USB_SLOTS) {
+            if (!slots->plugging) {
+                slots->plugging = true;
+                slots->refs++;
+                qmp_add_usb_slot(slots->qmp, on_plugged, slots);
+            }
+        } else {
+            char *why =
+                slots->plug_error
+                    ? g_strdup_printf("no slot could be added: %s", slots->plug_error)
+                    : g_strdup_printf("all %u redirection slots of the VM are in use; add another "
+                                      "(libvirt: <redirdev bus='usb' type='dbus'/>)",
+                                      list->len);
+            refuse(slots, row, why);
+            g_free(why);
+        }
+    }
+    g_clear_pointer(&slots->plug_error, g_free);
+    g_ptr_array_unref(list);
+}
+
+void usb_slots_changed(UsbSlots *slots)
+{
+    serve(slots);
+}
+
+/* --- policy ------------------------------------------------------------------------------------
+ */
+
+static bool allowed(UsbSlots *slots, const UsbDescriptors *d, char *why, size_t size)
+{
+    GString *rules = g_string_new(NULL);
+    const char *error = NULL;
+
+    for (guint i = 0; i < slots->rules->len; i++)
+        g_string_append_printf(rules, "%s|", (char *)slots->rules->pdata[i]);
+    g_string_append(rules, slots->config->usb_policy ? slots->config->usb_policy : default_rules);
+    UsbPolicy *policy = usb_policy_new(rules->str, &error);
+    bool ok = false;
+    if (policy)
+        ok = usb_policy_check(policy, d, why, size);
+    else
+        g_snprintf(why, size, "the USB policy cannot be read: %s", error);
+    usb_policy_free(policy);
+    g_string_free(rules, TRUE);
+    return ok;
+}
+
+static void judge(UsbSlots *slots, Row *row)
+{
+    char why[256];
+
+    if (!allowed(slots, row->descriptors, why, sizeof(why))) {
+        refuse(slots, row, why);
+        return;
+    }
+    log_info(row->label, "%s allowed by policy", row->text);
+    row->want = WANT_SLOT;
+    set_state(row, "waiting", NULL);
+    serve(slots);
+}
+
+void usb_slots_request(UsbSlots *slots, guint peer_id, guint device_id, UsbDescriptors *descriptors,
+                       const char *label)
+{
+    Row *row = get_row(slots, peer_id, device_id, label);
+
+    if (!row) {
+        slots->callbacks->grant(slots->user, peer_id, device_id, -1, NULL,
+                                "too many devices have been announced");
+        return;
+    }
+    if (row->descriptors)
+        usb_descriptors_unref(row->descriptors);
+    row->descriptors = usb_descriptors_ref(descriptors);
+    usb_descriptors_describe(descriptors, row->text, sizeof(row->text));
+    judge(slots, row);
+}
+
+void usb_slots_note(UsbSlots *slots, guint peer_id, guint device_id, const char *label,
+                    const char *state, const char *why)
+{
+    Row *row = get_row(slots, peer_id, device_id, label);
+
+    if (!row)
+        return;
+    set_state(row, state, why);
+    if (strcmp(state, "connected") != 0)
+        g_clear_pointer(&row->slot, g_free);
+}
+
+void usb_slots_forget(UsbSlots *slots, guint peer_id, guint device_id)
+{
+    for (guint i = slots->rows->len; i-- > 0;) {
+        Row *row = slots->rows->pdata[i];
+        if (row->peer_id == peer_id && (device_id == 0 || row->device_id == device_id))
+            g_ptr_array_remove_index(slots->rows, i);
+    }
+}
+
+/* --- the operator ------------------------------------------------------------------------------
+ */
+
+guint usb_slots_rows(UsbSlots *slots, UsbSlotsRow *rows, guint max)
+{
+    for (guint i = 0; i < slots->rows->len && i < max; i++) {
+        const Row *row = slots->rows->pdata[i];
+        rows[i] = (UsbSlotsRow){
+            .number = row->number,
+            .peer_id = row->peer_id,
+            .device = row->text,
+            .label = row->label,
+            .slot = row->slot ? row->slot : "",
+            .state = row->state,
+            .why = row->why,
+        };
+    }
+    return slots->rows->len;
+}
+
+void usb_slots_count(UsbSlots *slots, guint *free_slots, guint *total)
+{
+    GPtrArray *list = vm_usb_slots(slots->vm);
+
+    *total = list->len;
+    *free_slots = 0;
+    for (guint i = 0; i < list->len; i++) {
+        const VmUsbSlot *s = list->pdata[i];
+        *free_slots += !s->busy && !s->ours;
+    }
+    g_ptr_array_unref(list);
+}
+
+static char *list_devices(UsbSlots *slots)
+{
+    GString *out = g_string_new(NULL);
+    guint n_free, total;
+
+    for (guint i = 0; i < slots->rows->len; i++) {
+        const Row *row = slots->rows->pdata[i];
+        g_string_append_printf(out, "%-3u %-10s %s%s%s, %s%s%s\n", row->number, row->state,
+                               row->text, row->slot ? " on " : "", row->slot ? row->slot : "",
+                               row->label, *row->why ? ": " : "", row->why);
+    }
+    if (slots->rows->len == 0)
+        g_string_append(out, "No USB device is redirected.\n");
+    usb_slots_count(slots, &n_free, &total);
+    g_string_append_printf(out, "%u of %u redirection slots are free%s\n", n_free, total,
+                           slots->qmp ? "; more are added on demand." : ".");
+    return g_string_free(out, FALSE);
+}
+
+/* "3" names a row, "1234:abcd" every device with these ids. */
+static bool row_matches(const Row *row, const char *word)
+{
+    unsigned vid, pid;
+    char *end;
+    int used = 0;
+    guint64 number = g_ascii_strtoull(word, &end, 10);
+
+    if (*word && *end == '\0')
+        return row->number == number;
+    return row->descriptors && sscanf(word, "%4x:%4x%n", &vid, &pid, &used) == 2 &&
+           word[used] == '\0' && vid == row->descriptors->vid && pid == row->descriptors->pid;
+}
+
+static bool add_rule(UsbSlots *slots, unsigned vid, unsigned pid, bool allow)
+{
+    char *prefix = g_strdup_printf("-1,0x%04x,0x%04x,-1,", vid, pid);
+
+    for (guint i = slots->rules->len; i-- > 0;) {
+        if (g_str_has_prefix(slots->rules->pdata[i], prefix))
+            g_ptr_array_remove_index(slots->rules, i);
+    }
+    bool room = slots->rules->len < USB_SLOTS_MAX_RULES;
+    if (room)
+        g_ptr_array_insert(slots->rules, 0, g_strdup_printf("%s%d", prefix, allow ? 1 : 0));
+    g_free(prefix);
+    return room;
+}
+
+static char *allow_or_deny(UsbSlots *slots, const char *word, bool allow, bool *ok)
+{
+    unsigned vid, pid;
+    guint matched = 0;
+    int used = 0;
+
+    if (sscanf(word, "%4x:%4x%n", &vid, &pid, &used) != 2 || word[used] != '\0') {
+        Row *named = NULL;
+        for (guint i = 0; i < slots->rows->len && !named; i++) {
+            Row *row = slots->rows->pdata[i];
+            if (row_matches(row, word) && row->descriptors)
+                named = row;
+        }
+        if (!named)
+            return g_strdup_printf("There is no USB device %s: see qrdp usb list.\n", word);
+        vid = named->descriptors->vid;
+        pid = named->descriptors->pid;
+    }
+    if (!add_rule(slots, vid, pid, allow))
+        return g_strdup_printf("There are already %u rules.\n", USB_SLOTS_MAX_RULES);
+    for (guint i = 0; i < slots->rows->len; i++) {
+        Row *row = slots->rows->pdata[i];
+        if (!row->descriptors || row->descriptors->vid != vid || row->descriptors->pid != pid)
+            continue;
+        matched++;
+        if (!allow) {
+            row->want = WANT_NOTHING;
+            g_clear_pointer(&row->slot, g_free);
+            set_state(row, "refused", "denied by the operator");
+            slots->callbacks->detach(slots->user, row->peer_id, row->device_id, false,
+                                     "denied by the operator");
+        } else if (row->want == WANT_NOTHING && !row->slot) {
+            judge(slots, row);
+        }
+    }
+    *ok = true;
+    return g_strdup_printf("%04x:%04x is %s from now on; %u such %s here.\n", vid, pid,
+                           allow ? "allowed" : "denied", matched,
+                           matched == 1 ? "device is" : "devices are");
+}
+
+static char *detach(UsbSlots *slots, const char *word, bool *ok)
+{
+    for (guint i = 0; i < slots->rows->len; i++) {
+        Row *row = slots->rows->pdata[i];
+        if (!row_matches(row, word))
+            continue;
+        row->want = WANT_NOTHING;
+        *ok = true;
+        slots->callbacks->detach(slots->user, row->peer_id, row->device_id, true,
+                                 "detached by the operator");
+        return g_strdup_printf("%s was detached. Its user can plug it in again.\n", row->text);
+    }
+    return g_strdup_printf("There is no USB device %s: see qrdp usb list.\n", word);
+}
+
+char *usb_slots_command(UsbSlots *slots, char **words, bool *ok)
+{
+    guint n = words ? g_strv_length(words) : 0;
+
+    *ok = false;
+    if (n == 0 || (n == 1 && strcmp(words[0], "list") == 0)) {
+        *ok = true;
+        return list_devices(slots);
+    }
+    if (n == 2 && strcmp(words[0], "allow") == 0)
+        return allow_or_deny(slots, words[1], true, ok);
+    if (n == 2 && strcmp(words[0], "deny") == 0)
+        return allow_or_deny(slots, words[1], false, ok);
+    if (n == 2 && strcmp(words[0], "detach") == 0)
+        return detach(slots, words[1], ok);
+    return g_strdup("Say: qrdp usb list, or allow, deny or detach with a number from the list or "
+                    "with VID:PID.\n");
+}
