@@ -10,6 +10,7 @@
 
 #include "auth.h"
 #include "config.h"
+#include "qmp.h"
 #include "vm.h"
 
 #define SERVER_MAX_PEERS 16u           /* connected at once, logged in or not */
@@ -29,7 +30,7 @@ bool server_listen(Server *server, GError **error);
 /** "127.0.0.1:3389" of listener @i with the real port, NULL past the last. */
 const char *server_address(const Server *server, unsigned i);
 /** Hands over the VM (the Server owns it now); @qmp may be NULL (bus mode) and is owned too. */
-void server_attach_p2p(Server *server, GDBusConnection *connection, struct Qmp *qmp);
+void server_attach_p2p(Server *server, GDBusConnection *connection, Qmp *qmp);
 void server_attach_bus(Server *server, GDBusConnection *connection);
 /** Ends every peer with @reason (shown to the client) and stops listening. Returns at once; quit is
  * called when the last peer's thread has been joined. */

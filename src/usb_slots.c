@@ -44,6 +44,7 @@ struct UsbSlots {
     GHashTable *opening; /* chardev ids with vm_usb_slot_open() under way */
     GPtrArray *rules;    /* the operator's, newest first */
     bool plugging;
+    char *plugged; /* added over QMP, not seen among the VM's chardevs yet */
     char *plug_error;
     guint last_number;
     gint refs; /* one, and one for each answer that is still under way */
@@ -87,6 +88,7 @@ static void slots_unref(UsbSlots *slots)
     g_hash_table_destroy(slots->opening);
     g_ptr_array_unref(slots->rules);
     g_free(slots->plug_error);
+    g_free(slots->plugged);
     g_free(slots);
 }
 
@@ -187,8 +189,10 @@ static void on_plugged(void *user, const char *chardev_id, const char *error)
     slots->plugging = false;
     if (!slots->dead) {
         g_free(slots->plug_error);
-        slots->plug_error = error ? g_strdup(error) : NULL;
-        serve(slots); /* the chardev itself shows up through usb_slots_changed() */
+        slots->plug_error = g_strdup(error);
+        g_free(slots->plugged);
+        slots->plugged = g_strdup(chardev_id);
+        serve(slots);
     }
     slots_unref(slots);
 }
@@ -218,11 +222,23 @@ static void open_slot(UsbSlots *slots, Row *row, const char *id)
     vm_usb_slot_open(slots->vm, id, on_opened, opening);
 }
 
+/* Whether a slot is on its way: being plugged, or plugged and not announced by QEMU yet. */
+static bool slot_is_coming(UsbSlots *slots, GPtrArray *list)
+{
+    for (guint i = 0; slots->plugged && i < list->len; i++) {
+        const VmUsbSlot *s = list->pdata[i];
+        if (strcmp(s->id, slots->plugged) == 0)
+            g_clear_pointer(&slots->plugged, g_free);
+    }
+    return slots->plugging || slots->plugged;
+}
+
 /* Gives each waiting row what there is. Returns with every row opened, waiting for a slot being
  * plugged, or refused. */
 static void serve(UsbSlots *slots)
 {
     GPtrArray *list = vm_usb_slots(slots->vm);
+    bool coming = slot_is_coming(slots, list);
 
     for (guint i = 0; i < slots->rows->len; i++) {
         Row *row = slots->rows->pdata[i];
@@ -231,12 +247,12 @@ static void serve(UsbSlots *slots)
         const char *id = free_slot(slots, list);
         if (id) {
             open_slot(slots, row, id);
+        } else if (coming) {
+            continue;
         } else if (slots->qmp && !slots->plug_error && list->len < CONFIG_MAX_USB_SLOTS) {
-            if (!slots->plugging) {
-                slots->plugging = true;
-                slots->refs++;
-                qmp_add_usb_slot(slots->qmp, on_plugged, slots);
-            }
+            coming = slots->plugging = true;
+            slots->refs++;
+            qmp_add_usb_slot(slots->qmp, on_plugged, slots);
         } else {
             char *why =
                 slots->plug_error
