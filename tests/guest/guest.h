@@ -1,0 +1,41 @@
+/*
+ * The test guest's one program, in three parts: agent.c answers the test harness over a
+ * virtio-serial port, screen.c draws on the guest's screen, usbwatch.c loads drivers, announces USB
+ * devices on the console and mounts sticks. Statically linked, runs as root in an initramfs, talks
+ * to tests only.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* Opens a netlink socket that receives kernel uevents, non-blocking; -1 with errno. */
+int uevent_open(void);
+/* Receives one uevent into buf (NUL-terminated strings); its length, or -1 when none is waiting. */
+long uevent_read(int fd, char *buf, size_t size);
+/* The value of NAME= in a received uevent, or "". Points into buf. */
+const char *uevent_get(const char *buf, long length, const char *name);
+
+/* Loads drivers, announces USB devices and mounts sticks, for ever. Returns only on failure. */
+int usbwatch_main(void);
+
+/*
+ * Screen requests; each prints its answer (or what went wrong) to out and returns 0 or 1.
+ * drm: "preferred" (follows the connector's preferred mode), "WxH", "off". pattern: "NAME [ARG]".
+ * animate: "NAME FPS", "off". flip: "on", "off".
+ */
+int screen_drm(const char *mode, FILE *out);
+int screen_pattern(const char *args, FILE *out);
+int screen_animate(const char *args, FILE *out);
+int screen_flip(const char *args, FILE *out);
+/* Prints "WIDTH HEIGHT CRC32" of the visible pixels as packed R, G, B rows. */
+int screen_hash(FILE *out);
+/* The connector may have changed: follow its preferred mode if asked to. */
+void screen_hotplug(void);
+/* A key went down: flip the block if asked to. */
+void screen_key_down(void);
+/* File descriptor of the animation timer (readable = call screen_tick), created on first use. */
+int screen_timer_fd(void);
+void screen_tick(void);
