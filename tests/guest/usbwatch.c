@@ -228,12 +228,17 @@ int usbwatch_main(void)
     if (fd < 0)
         return 1;
     coldplug();
+    bool settled = false;
     for (;;) {
         char *aliases[MAX_ALIASES];
         size_t count = 0;
         long length;
         struct pollfd wait = {.fd = fd, .events = POLLIN};
-        poll(&wait, 1, -1);
+        if (poll(&wait, 1, settled ? -1 : 500) == 0) {
+            /* Nothing new for a while: the drivers of what was there at the start are loaded. */
+            close(open("/run/settled", O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+            settled = true;
+        }
         while (count < MAX_ALIASES && (length = uevent_read(fd, buf, sizeof buf)) >= 0) {
             const char *action = uevent_get(buf, length, "ACTION");
             const char *path = uevent_get(buf, length, "DEVPATH");
