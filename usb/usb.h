@@ -23,7 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "limits.h"
+#include "usb_limits.h"
 
 /** Outcome of a request; the numbers are usbredir's usb_redir_* status values. */
 typedef enum UsbStatus {
@@ -168,6 +168,8 @@ typedef struct UsbCompletion {
 
 typedef struct UsbSource UsbSource;
 
+/** None of these calls the sink back from inside: completions and .gone come later, from the loop.
+ */
 typedef struct UsbSourceOps {
     /** Starts @request. True: exactly one completion follows, unless the source goes away or the
      * request is cancelled (then at most one). False: refused, no completion follows. */
@@ -191,6 +193,10 @@ enum {
     USB_QUIRK_CLEAR_HALT_CANCELS_ALL = 1u << 0,
     /** RESET_PORT answers success and does nothing (FreeRDP: urbdrc.md 2.3). */
     USB_QUIRK_RESET_IS_NO_OP = 1u << 1,
+    /** Bulk and interrupt requests may stay open as long as the device likes (Windows, host
+     * devices), so no timer is run on them. Without this one that has no completion after
+     * USB_TIMEOUT_TRANSFER_US counts as lost: FreeRDP ends all of them after 10 s itself. */
+    USB_QUIRK_TRANSFERS_MAY_PEND = 1u << 2,
 };
 
 /** Embedded as the first member of what implements a source. */
@@ -199,8 +205,8 @@ struct UsbSource {
     const UsbSink *sink; /* NULL: completions are dropped */
     void *sink_user;
     uint32_t quirks;
-    uint32_t last_id;     /* see usb_source_next_id() */
-    bool gone; /* set before the sink's .gone is called: submit nothing, the pointer dies */
+    uint32_t last_id; /* see usb_source_next_id() */
+    bool gone;        /* set before the sink's .gone is called: submit nothing, the pointer dies */
     bool high_speed_hint; /* USB_DEVICE_CAPABILITIES.DeviceIsHighSpeed or the host's word */
     char label[96];       /* who has it, for people: "alice@127.0.0.1 channel 3" (escaped) */
 };
@@ -218,7 +224,8 @@ typedef struct UsbProbe UsbProbe;
  * says what was wrong. The probe may be freed from inside it. */
 typedef void (*UsbProbeDone)(void *user, UsbDescriptors *descriptors, const char *error);
 
-/** Takes the source's sink until it is done or freed. */
+/** Takes the source's sink until it is done or freed. Asks nothing before the first tick, which is
+ * due at once. */
 UsbProbe *usb_probe_new(UsbSource *source, uint64_t now_us, UsbProbeDone done, void *user);
 void usb_probe_free(UsbProbe *probe);
 /** When usb_probe_tick() must be called next, UINT64_MAX for never. */
@@ -268,7 +275,8 @@ typedef struct UsbDeviceStats {
 } UsbDeviceStats;
 
 /** Starts the usbredir conversation for a device with @descriptors (a reference is taken) that
- * @source has. Takes the source's sink. */
+ * @source has. Takes the source's sink. Calls nothing back: the hello waits for
+ * usb_device_guest_writable(). */
 UsbDevice *usb_device_new(UsbDescriptors *descriptors, UsbSource *source, uint64_t now_us,
                           const UsbDeviceCallbacks *callbacks, void *user);
 /** Cancels what is in flight at the source, clears its sink and frees. Sends nothing to QEMU. */
@@ -276,7 +284,8 @@ void usb_device_free(UsbDevice *device);
 
 /** Bytes from QEMU's chardev. False: broken, state_changed was called. */
 bool usb_device_guest_bytes(UsbDevice *device, const uint8_t *data, size_t len, uint64_t now_us);
-/** Whether the owner should read the chardev now: false while byte or request caps are reached. */
+/** Whether the owner should read the chardev now: false while byte or request caps are reached or
+ * a change of configuration is under way. What was handed in and cannot be taken yet is kept. */
 bool usb_device_wants_guest_bytes(const UsbDevice *device);
 /** Whether bytes for QEMU are waiting for the fd to become writable, and the call to make then. */
 bool usb_device_has_guest_bytes(const UsbDevice *device);
