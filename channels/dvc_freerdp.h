@@ -1,6 +1,10 @@
 /*
  * The part of dvc.h that needs FreeRDP: making the manager of one peer and driving it from the
  * peer's loop. Owner and thread: the Peer.
+ *
+ * opened, message and closed are delivered from inside peer->CheckFileDescriptor (the guard sits in
+ * peer->ReceiveChannelData), so the Peer must not free itself in them. The manager uses
+ * peer->ContextExtra. Free it before the peer's context.
  */
 #ifndef QRDP_CHANNELS_DVC_FREERDP_H
 #define QRDP_CHANNELS_DVC_FREERDP_H
@@ -21,8 +25,8 @@ DvcManager *dvc_manager_new(freerdp_peer *peer, void (*violation)(void *user, co
 void dvc_manager_free(DvcManager *manager);
 /** The handle to wait for besides the peer's own. */
 HANDLE dvc_manager_handle(const DvcManager *manager);
-/** To be called after each wake-up once the peer is activated and drdynvc is joined: pumps FreeRDP's
- * queue, delivers opened/message/closed, releases bulk slices. False: the connection is broken. */
+/** To be called after each wake-up once the peer is activated and drdynvc is joined: pumps
+ * FreeRDP's queue and releases at most one bulk slice. False: the connection is broken. */
 bool dvc_manager_dispatch(DvcManager *manager);
 /** drdynvc finished its capability exchange: dvc_open() works. */
 bool dvc_manager_ready(const DvcManager *manager);
