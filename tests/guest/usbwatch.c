@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/netlink.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,6 +60,17 @@ const char *uevent_get(const char *buf, long length, const char *name)
     return "";
 }
 
+/* The line overwrote what was being typed; the shell draws that again when the window changes. */
+static void redraw_prompt(void)
+{
+    FILE *file = fopen("/run/shell.pid", "r");
+    int pid = 0;
+    if (file && fscanf(file, "%d", &pid) == 1 && pid > 1)
+        kill(pid, SIGWINCH);
+    if (file)
+        fclose(file);
+}
+
 __attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
 {
     char text[512];
@@ -70,6 +82,7 @@ __attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
     if (screen) {
         fprintf(screen, "\r\033[1;32mUSB\033[0m %s\033[K\n", text);
         fclose(screen);
+        redraw_prompt();
     }
     FILE *log = fopen("/run/usb.log", "a");
     if (log) {

@@ -304,7 +304,7 @@ def guest_arguments(directory, video="virtio", memory=256, append="", usb=True, 
     arguments = ["-machine", "q35,accel=tcg", "-cpu", "max", "-m", str(memory), "-nodefaults",
                  "-no-user-config",
                  "-kernel", kernel, "-initrd", os.path.join(GUEST_DIR, "initramfs"),
-                 "-append", ("console=ttyS0 console=tty0 quiet " + append).strip(),
+                 "-append", ("console=ttyS0 console=tty0 quiet loglevel=3 " + append).strip(),
                  "-serial", "file:" + os.path.join(directory, "serial.log"),
                  "-device", {"std": "VGA", "virtio": "virtio-vga"}[video]]
     if agent:
@@ -313,8 +313,8 @@ def guest_arguments(directory, video="virtio", memory=256, append="", usb=True, 
                       os.path.join(directory, "agent"),
                       "-device", "virtserialport,chardev=agent,name=org.qrdp.agent"]
     if usb:
-        arguments += ["-device", "qemu-xhci,id=usb,p2=4,p3=4",
-                      "-device", "usb-tablet,bus=usb.0,port=1"]
+        arguments += ["-device", "qemu-xhci,id=testusb,p2=4,p3=4",
+                      "-device", "usb-tablet,bus=testusb.0,port=1"]
     return arguments
 
 
@@ -355,7 +355,7 @@ class Machine:
         self.qmp.command("blockdev-add", node_name=name, driver="raw",
                          file={"driver": "file", "filename": path})
         extra = {"port": str(port)} if port else {}
-        self.qmp.command("device_add", driver="usb-storage", id=name, bus="usb.0", drive=name, **extra)
+        self.qmp.command("device_add", driver="usb-storage", id=name, bus="testusb.0", drive=name, **extra)
 
     def remove_stick(self, name="stick"):
         self.qmp.command("device_del", id=name)
