@@ -1,0 +1,63 @@
+#include "status_client.h"
+
+#include <stdio.h>
+
+#include "control.h"
+#include "helper_bus.h"
+
+static char **make_request(const Config *config)
+{
+    GPtrArray *words = g_ptr_array_new();
+    g_ptr_array_add(words, g_strdup(config->mode == CONFIG_USB ? "usb" : "status"));
+    if (config->mode == CONFIG_STATUS && config->json)
+        g_ptr_array_add(words, g_strdup("json"));
+    for (guint i = 0; config->words && config->words[i]; i++)
+        g_ptr_array_add(words, g_strdup(config->words[i]));
+    g_ptr_array_add(words, NULL);
+    return (char **)g_ptr_array_free(words, FALSE);
+}
+
+/** The directory of the one qrdp that runs, or NULL and which to choose from. */
+static char *find_dir(GError **error)
+{
+    g_autofree char *base = config_run_base();
+    g_autoptr(GPtrArray) found = control_list(base);
+    if (found->len == 1)
+        return g_strdup(g_ptr_array_index(found, 0));
+    if (found->len == 0) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
+                    "No qrdp runs in %s: give --run-dir=DIR, or --dbus-address=ADDR for one that "
+                    "libvirt started",
+                    base);
+        return NULL;
+    }
+    GString *names = g_string_new(NULL);
+    for (guint i = 0; i < found->len; i++)
+        g_string_append_printf(names, "\n  --run-dir=%s", (char *)g_ptr_array_index(found, i));
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_EXISTS, "%u qrdp run, name one of them:%s",
+                found->len, names->str);
+    g_string_free(names, TRUE);
+    return NULL;
+}
+
+static char *ask(const Config *config, char **words, bool *ok, GError **error)
+{
+    if (config->dbus_address)
+        return helper_bus_call(config->dbus_address, words, ok, error);
+    g_autofree char *dir = config->run_dir ? g_strdup(config->run_dir) : find_dir(error);
+    return dir ? control_call(dir, words, ok, error) : NULL;
+}
+
+int status_client_run(const Config *config)
+{
+    bool ok = false;
+    g_autoptr(GError) error = NULL;
+    g_auto(GStrv) words = make_request(config);
+    g_autofree char *text = ask(config, words, &ok, &error);
+    if (!text) {
+        fprintf(stderr, "qrdp: %s\n", error->message);
+        return 1;
+    }
+    fputs(text, ok ? stdout : stderr);
+    return ok ? 0 : 1;
+}
