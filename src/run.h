@@ -1,0 +1,34 @@
+/*
+ * QEMU as our child: `qrdp run`.
+ *
+ * Adds the display, a QMP socket and USB redirection slots to the operator's command, starts it
+ * with our standard streams, and ties the lifetimes both ways.
+ *
+ * Owner: main.c. Thread: main. Lifetime: run_free() after the child has ended; it kills a child
+ * that has not.
+ */
+#ifndef QRDP_RUN_H
+#define QRDP_RUN_H
+
+#include <glib.h>
+
+#include "config.h"
+
+typedef struct Run Run;
+
+typedef struct RunCallbacks {
+    /** QEMU has ended. @status is what we should exit with: its own exit status, or 128 + signal. */
+    void (*exited)(void *user, int status);
+} RunCallbacks;
+
+/** Starts Config.qemu_argv. @dir: a private directory for the QMP socket. NULL and one sentence that
+ * says what to do (program not found, conflicting -display) in @error. */
+Run *run_start(const Config *config, const char *dir, const RunCallbacks *callbacks, void *user,
+               GError **error);
+/** Where QMP will be; the socket appears a moment after run_start(). */
+const char *run_qmp_path(const Run *run);
+/** Asks QEMU to end (SIGTERM, then SIGKILL); .exited is called when it has. */
+void run_stop(Run *run);
+void run_free(Run *run);
+
+#endif
