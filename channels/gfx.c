@@ -1,0 +1,393 @@
+/*
+ * Theory of operation. OPENING -> WAIT_CAPS when the client opens the channel -> READY when it has
+ * advertised and we have confirmed; GONE from anywhere. Nothing is sent before the confirmation:
+ * mstsc disconnects over it. The client may advertise again whenever it likes (mstsc does after
+ * a ResetGraphics); that wipes its screen, so everything is forgotten, confirmed again, and ready
+ * is called again. A client that never advertises within ten seconds has no GFX.
+ *
+ * A frame is StartFrame, PDUs, EndFrame, packed into as few messages as DVC_SLICE allows, so that
+ * USB and input wait for one slice at most. The pacer counts it until it is acknowledged.
+ */
+#include "gfx.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "log.h"
+
+typedef enum GfxState { OPENING, WAIT_CAPS, READY, GONE } GfxState;
+
+struct Gfx {
+    DvcManager *manager;
+    Dvc *dvc;
+    char subject[64];
+    uint64_t (*now)(void);
+    const GfxCallbacks *callbacks;
+    void *user;
+
+    GfxState state;
+    uint64_t deadline;
+    GfxCapset capset;
+    uint64_t advertise_window;
+    unsigned advertises;
+
+    uint16_t surface, last_surface;
+    uint32_t width, height; /* of the last ResetGraphics, 0: none since the confirmation */
+    uint32_t frame_id;
+    uint64_t bytes;
+    Pacer pacer;
+
+    unsigned running; /* our callbacks on the stack */
+    bool freed;
+};
+
+/* Best first. All versions carry planar, uncompressed and solid fills, which is all that is used.
+ */
+static const uint32_t versions[] = {
+    GFX_VERSION_107, GFX_VERSION_106, GFX_VERSION_106_ERR, GFX_VERSION_105,
+    GFX_VERSION_104, GFX_VERSION_103, GFX_VERSION_102,     GFX_VERSION_101,
+    GFX_VERSION_10,  GFX_VERSION_81,  GFX_VERSION_8,
+};
+
+static void enter(Gfx *gfx)
+{
+    gfx->running++;
+}
+
+static void leave(Gfx *gfx)
+{
+    if (--gfx->running == 0 && gfx->freed)
+        free(gfx);
+}
+
+/* The channel is closed already or is closed here; tells the user once. */
+static void give_up(Gfx *gfx, const char *why)
+{
+    if (gfx->state == GONE)
+        return;
+    gfx->state = GONE;
+    gfx->surface = 0;
+    gfx->deadline = UINT64_MAX;
+    dvc_close(gfx->dvc);
+    gfx->dvc = NULL;
+    enter(gfx);
+    gfx->callbacks->unavailable(gfx->user, why);
+    leave(gfx);
+}
+
+/* Sends the PDUs in @pdus as one message and empties it. */
+static bool flush(Gfx *gfx, Writer *pdus)
+{
+    Writer w;
+    bool ok = true;
+
+    if (pdus->len > 0) {
+        writer_init(&w, pdus->len + pdus->len / 1024 + 64);
+        gfx_wrap(&w, pdus->data, pdus->len);
+        ok = writer_ok(pdus) && writer_ok(&w) && dvc_send(gfx->dvc, w.data, w.len);
+        gfx->bytes += w.len;
+        writer_clear(&w);
+    }
+    pdus->len = 0;
+    return ok;
+}
+
+static bool send_now(Gfx *gfx, Writer *pdus)
+{
+    bool ok = flush(gfx, pdus);
+
+    writer_clear(pdus);
+    return ok;
+}
+
+static bool choose(const GfxClientPdu *pdu, GfxCapset *chosen)
+{
+    for (size_t v = 0; v < sizeof(versions) / sizeof(versions[0]); v++) {
+        for (uint16_t i = 0; i < pdu->caps.n; i++) {
+            if (pdu->caps.sets[i].version == versions[v]) {
+                *chosen = pdu->caps.sets[i];
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static bool too_often(Gfx *gfx)
+{
+    uint64_t now = gfx->now();
+
+    if (now - gfx->advertise_window >= GFX_READVERTISE_WINDOW_US) {
+        gfx->advertise_window = now;
+        gfx->advertises = 0;
+    }
+    return ++gfx->advertises > GFX_MAX_READVERTISES;
+}
+
+static void on_caps_advertise(Gfx *gfx, const GfxClientPdu *pdu)
+{
+    Writer w;
+
+    if (too_often(gfx)) {
+        give_up(gfx, "the client advertises graphics capabilities over and over");
+        return;
+    }
+    if (!choose(pdu, &gfx->capset)) {
+        give_up(gfx, "the client's graphics pipeline has no version in common with ours");
+        return;
+    }
+    gfx->state = READY;
+    gfx->deadline = UINT64_MAX;
+    gfx->surface = 0;
+    gfx->width = gfx->height = 0;
+    pacer_forget(&gfx->pacer);
+    writer_init(&w, 256);
+    gfx_write_caps_confirm(&w, &gfx->capset);
+    if (!send_now(gfx, &w)) {
+        give_up(gfx, "the graphics channel cannot be written");
+        return;
+    }
+    log_debug(gfx->subject, "GFX version %08x, flags %08x", gfx->capset.version, gfx->capset.flags);
+    gfx->callbacks->ready(gfx->user);
+}
+
+static void on_cache_import_offer(Gfx *gfx)
+{
+    Writer w;
+
+    writer_init(&w, 64);
+    gfx_write_cache_import_reply_empty(&w);
+    if (!send_now(gfx, &w))
+        give_up(gfx, "the graphics channel cannot be written");
+}
+
+static void handle(Gfx *gfx, const GfxClientPdu *pdu)
+{
+    if (pdu->cmd == GFX_CAPSADVERTISE) {
+        on_caps_advertise(gfx, pdu);
+        return;
+    }
+    if (gfx->state != READY)
+        return;
+    switch (pdu->cmd) {
+    case GFX_FRAMEACKNOWLEDGE:
+        pacer_acked(&gfx->pacer, pdu->ack.frame_id, pdu->ack.queue_depth == GFX_QUEUE_SUSPEND,
+                    gfx->now());
+        gfx->callbacks->slot(gfx->user);
+        break;
+    case GFX_CACHEIMPORTOFFER:
+        on_cache_import_offer(gfx);
+        break;
+    default: /* QoE figures are not used; unknown commands are of no concern to a server */
+        break;
+    }
+}
+
+static void on_opened(Dvc *dvc, void *user)
+{
+    Gfx *gfx = user;
+
+    (void)dvc;
+    gfx->state = WAIT_CAPS;
+    gfx->deadline = gfx->now() + GFX_ADVERTISE_US;
+}
+
+static void on_message(Dvc *dvc, const uint8_t *data, size_t len, void *user)
+{
+    Gfx *gfx = user;
+    Reader r;
+
+    (void)dvc;
+    enter(gfx);
+    reader_init(&r, data, len);
+    while (reader_left(&r) > 0 && gfx->state != GONE && !gfx->freed) {
+        GfxClientPdu pdu;
+        const char *why = "";
+        if (!gfx_parse_client(&r, &pdu, &why)) {
+            give_up(gfx, why);
+            break;
+        }
+        handle(gfx, &pdu);
+    }
+    leave(gfx);
+}
+
+static void on_closed(Dvc *dvc, DvcCloseReason reason, void *user)
+{
+    Gfx *gfx = user;
+
+    (void)dvc;
+    gfx->dvc = NULL;
+    switch (reason) {
+    case DVC_CLOSED_REFUSED:
+        give_up(gfx, "the client has no graphics pipeline");
+        break;
+    case DVC_CLOSED_OVERSIZE:
+        give_up(gfx, "the client sent an oversized message on the graphics channel");
+        break;
+    default:
+        give_up(gfx, "the client closed the graphics channel");
+        break;
+    }
+}
+
+static const DvcCallbacks dvc_callbacks = {
+    .opened = on_opened, .message = on_message, .closed = on_closed};
+
+static void on_drained(void *user)
+{
+    Gfx *gfx = user;
+
+    if (gfx->state == READY) {
+        enter(gfx);
+        gfx->callbacks->slot(gfx->user);
+        leave(gfx);
+    }
+}
+
+Gfx *gfx_new(DvcManager *manager, const char *subject, uint64_t (*now)(void),
+             const GfxCallbacks *callbacks, void *user)
+{
+    Gfx *gfx = calloc(1, sizeof(*gfx));
+
+    if (!gfx)
+        abort();
+    gfx->manager = manager;
+    gfx->now = now;
+    gfx->callbacks = callbacks;
+    gfx->user = user;
+    gfx->state = OPENING;
+    gfx->advertise_window = now();
+    gfx->deadline = now() + GFX_ADVERTISE_US;
+    snprintf(gfx->subject, sizeof(gfx->subject), "%s", subject);
+    pacer_init(&gfx->pacer);
+    gfx->dvc = dvc_open(manager, GFX_CHANNEL, GFX_MAX_MESSAGE, DVC_BULK, &dvc_callbacks, gfx);
+    if (!gfx->dvc) {
+        free(gfx);
+        return NULL;
+    }
+    dvc_manager_on_drained(manager, DVC_BULK, GFX_LOW_WATER, on_drained, gfx);
+    return gfx;
+}
+
+void gfx_free(Gfx *gfx)
+{
+    if (!gfx)
+        return;
+    dvc_manager_on_drained(gfx->manager, DVC_BULK, GFX_LOW_WATER, NULL, NULL);
+    dvc_close(gfx->dvc);
+    gfx->dvc = NULL;
+    gfx->state = GONE;
+    gfx->freed = true;
+    if (gfx->running == 0)
+        free(gfx);
+}
+
+uint64_t gfx_deadline(const Gfx *gfx)
+{
+    if (gfx->state == READY)
+        return pacer_deadline(&gfx->pacer, gfx->now());
+    return gfx->deadline;
+}
+
+void gfx_tick(Gfx *gfx)
+{
+    enter(gfx);
+    if ((gfx->state == OPENING || gfx->state == WAIT_CAPS) && gfx->now() >= gfx->deadline)
+        give_up(gfx, "the client did not advertise graphics capabilities in time");
+    else if (gfx->state == READY && gfx_may_send(gfx))
+        gfx->callbacks->slot(gfx->user);
+    leave(gfx);
+}
+
+bool gfx_ready(const Gfx *gfx)
+{
+    return gfx->state == READY;
+}
+
+bool gfx_set_surface(Gfx *gfx, uint32_t width, uint32_t height)
+{
+    Writer w;
+
+    if (gfx->state != READY)
+        return false;
+    assert(width >= 1 && width <= 8192 && height >= 1 && height <= 8192);
+    writer_init(&w, 1024);
+    if (gfx->surface)
+        gfx_write_delete_surface(&w, gfx->surface);
+    if (gfx->width != width || gfx->height != height) {
+        GfxMonitor monitor = {
+            .right = (int32_t)width - 1, .bottom = (int32_t)height - 1, .primary = true};
+        gfx_write_reset_graphics(&w, width, height, &monitor, 1);
+        gfx->width = width;
+        gfx->height = height;
+    }
+    if (++gfx->last_surface == 0)
+        gfx->last_surface = 1;
+    gfx->surface = gfx->last_surface;
+    gfx_write_create_surface(&w, gfx->surface, (uint16_t)width, (uint16_t)height, GFX_PIXEL_XRGB);
+    gfx_write_map_surface_to_output(&w, gfx->surface, 0, 0);
+    if (send_now(gfx, &w))
+        return true;
+    give_up(gfx, "the graphics channel cannot be written");
+    return false;
+}
+
+uint16_t gfx_surface(const Gfx *gfx)
+{
+    return gfx->surface;
+}
+
+bool gfx_may_send(const Gfx *gfx)
+{
+    return gfx->state == READY && gfx->surface != 0 && pacer_may_send(&gfx->pacer, gfx->now()) &&
+           dvc_manager_queued(gfx->manager, DVC_BULK) <= GFX_LOW_WATER;
+}
+
+bool gfx_send_frame(Gfx *gfx, const uint8_t *pdus, size_t len)
+{
+    const size_t room = DVC_SLICE - GFX_WRAP_BYTES;
+    uint64_t now = gfx->now();
+    bool ok = true;
+    Writer w;
+
+    if (gfx->state != READY || len > GFX_MAX_FRAME)
+        return false;
+    gfx->frame_id++;
+    writer_init(&w, GFX_MAX_FRAME);
+    gfx_write_start_frame(&w, gfx_timestamp(now / 1000), gfx->frame_id);
+    for (size_t at = 0; at < len && ok;) {
+        size_t n = gfx_pdu_length(pdus + at, len - at);
+        assert(n > 0);
+        if (w.len + n > room)
+            ok = flush(gfx, &w);
+        writer_bytes(&w, pdus + at, n);
+        at += n;
+    }
+    if (ok && w.len + GFX_HEADER_BYTES + 4 > room)
+        ok = flush(gfx, &w);
+    gfx_write_end_frame(&w, gfx->frame_id);
+    ok = ok && flush(gfx, &w);
+    writer_clear(&w);
+    if (!ok) {
+        give_up(gfx, "the graphics channel cannot be written");
+        return false;
+    }
+    pacer_sent(&gfx->pacer, gfx->frame_id, len, now);
+    return true;
+}
+
+GfxStatus gfx_status(const Gfx *gfx)
+{
+    return (GfxStatus){
+        .version = gfx->state == READY ? gfx->capset.version : 0,
+        .frames = gfx->pacer.sent,
+        .acked = gfx->pacer.acked,
+        .in_flight = gfx->pacer.n,
+        .window = pacer_window(&gfx->pacer),
+        .rtt_us = gfx->pacer.rtt_us,
+        .bytes = gfx->bytes,
+        .suspended = gfx->pacer.suspended,
+    };
+}

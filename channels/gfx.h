@@ -1,0 +1,67 @@
+/*
+ * The graphics pipeline of one client (MS-RDPEGFX): channel life, capabilities, one surface, frames
+ * and their acknowledgements. Knows nothing about pixels: frames come as ready RDPGFX PDUs.
+ *
+ * Owner: PeerDisplay. Thread: the peer's. Lifetime: gfx_free() at any time, also from a callback
+ * (no callback follows it).
+ */
+#ifndef QRDP_CHANNELS_GFX_H
+#define QRDP_CHANNELS_GFX_H
+
+#include "dvc.h"
+#include "gfx_pdu.h"
+#include "pacer.h"
+
+#define GFX_CHANNEL "Microsoft::Windows::RDS::Graphics"
+#define GFX_MAX_MESSAGE                                                                            \
+    (128u * 1024u)                 /* one DVC message from the client: an import offer is 64 KiB */
+#define GFX_ADVERTISE_US 10000000u /* open and CapsAdvertise, or there is no GFX (6.1) */
+#define GFX_MAX_READVERTISES 32u   /* in GFX_READVERTISE_WINDOW_US: each costs a full frame */
+#define GFX_READVERTISE_WINDOW_US 60000000u
+#define GFX_MAX_FRAME (192u << 20) /* PDUs of one frame */
+/** Frames wait for this much of the bulk queue to drain. */
+#define GFX_LOW_WATER (2u * DVC_SLICE)
+
+typedef struct Gfx Gfx;
+
+typedef struct GfxCallbacks {
+    /** Capabilities are confirmed, maybe not for the first time: the client shows nothing now.
+     * Call gfx_set_surface() and send a full frame. */
+    void (*ready)(void *user);
+    /** An acknowledgement or a drained queue: gfx_may_send() may have become true. */
+    void (*slot)(void *user);
+    /** There is no graphics pipeline (any more); called at most once. The channel is gone. */
+    void (*unavailable)(void *user, const char *why);
+} GfxCallbacks;
+
+typedef struct GfxStatus {
+    uint32_t version; /* 0: not confirmed */
+    uint64_t frames, acked;
+    unsigned in_flight, window;
+    uint64_t rtt_us, bytes;
+    bool suspended;
+} GfxStatus;
+
+/** Asks the client for the channel. NULL if dvc_open() fails. @now: a monotonic clock in
+ * microseconds. @callbacks is borrowed. */
+Gfx *gfx_new(DvcManager *manager, const char *subject, uint64_t (*now)(void),
+             const GfxCallbacks *callbacks, void *user);
+void gfx_free(Gfx *gfx);
+uint64_t gfx_deadline(const Gfx *gfx);
+void gfx_tick(Gfx *gfx);
+/** Capabilities are confirmed. */
+bool gfx_ready(const Gfx *gfx);
+/** Makes a fresh surface of that size the client's whole output (ResetGraphics when the size is
+ * new). 1..8192 per side. False if not ready. */
+bool gfx_set_surface(Gfx *gfx, uint32_t width, uint32_t height);
+/** The surface's id, for PDUs; 0: none. Ids are not used again soon, so PDUs that were encoded for
+ * another surface can be told by it. */
+uint16_t gfx_surface(const Gfx *gfx);
+/** There is a surface, the pacer's window has room and the bulk queue is short. */
+bool gfx_may_send(const Gfx *gfx);
+/** Sends whole PDUs as one frame, in messages of at most DVC_SLICE bytes if every PDU is shorter
+ * than that. False if the channel broke or the frame passes GFX_MAX_FRAME. */
+bool gfx_send_frame(Gfx *gfx, const uint8_t *pdus, size_t len);
+GfxStatus gfx_status(const Gfx *gfx);
+
+#endif

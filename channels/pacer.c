@@ -1,0 +1,120 @@
+/*
+ * Theory of operation. The window is what keeps a link busy and no more: frames per second times
+ * round trip, plus one, between 2 and 16. The round trip used is the least one seen, slowly
+ * forgotten, because the smoothed one grows with our own queue and a window that follows it grows
+ * for ever (the mistake krdp fixed twice, rdp-server.md 6.7). A byte budget of what the link was
+ * seen to carry in a round trip, doubled, keeps large frames from queueing where small ones pass.
+ * Suspended clients (queueDepth 0xFFFFFFFF) are sent to without counting; the socket bounds them.
+ */
+#include "pacer.h"
+
+#include <string.h>
+
+void pacer_init(Pacer *pacer)
+{
+    memset(pacer, 0, sizeof(*pacer));
+}
+
+void pacer_forget(Pacer *pacer)
+{
+    pacer->n = 0;
+    pacer->bytes = 0;
+    pacer->suspended = false;
+    pacer->last_ack_us = 0;
+}
+
+unsigned pacer_window(const Pacer *pacer)
+{
+    uint64_t frames = (pacer->min_rtt_us * PACER_FPS + 999999) / 1000000 + 1;
+
+    if (frames < PACER_MIN_WINDOW)
+        return PACER_MIN_WINDOW;
+    return frames > PACER_MAX_WINDOW ? PACER_MAX_WINDOW : (unsigned)frames;
+}
+
+static size_t byte_budget(const Pacer *pacer)
+{
+    if (pacer->rate_bps == 0)
+        return PACER_MIN_BYTES * 4;
+    uint64_t budget = pacer->rate_bps * (pacer->min_rtt_us + 1000000 / PACER_FPS) / 1000000 * 2;
+    return budget < PACER_MIN_BYTES ? PACER_MIN_BYTES : (size_t)budget;
+}
+
+bool pacer_may_send(const Pacer *pacer, uint64_t now_us)
+{
+    if (pacer->suspended || pacer->n == 0)
+        return true;
+    if (now_us - pacer->frames[0].sent_us >= PACER_LOST_US)
+        return true;
+    return pacer->n < pacer_window(pacer) && pacer->bytes < byte_budget(pacer);
+}
+
+static void drop(Pacer *pacer, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        pacer->bytes -= pacer->frames[i].bytes;
+    pacer->n -= count;
+    memmove(pacer->frames, pacer->frames + count, pacer->n * sizeof(pacer->frames[0]));
+}
+
+void pacer_sent(Pacer *pacer, uint32_t frame_id, size_t bytes, uint64_t now_us)
+{
+    pacer->sent++;
+    if (pacer->suspended)
+        return;
+    if (pacer->n > 0 && now_us - pacer->frames[0].sent_us >= PACER_LOST_US)
+        drop(pacer, pacer->n); /* the client lost them or its acknowledgements: start over */
+    if (pacer->n == PACER_MAX_WINDOW)
+        drop(pacer, 1);
+    pacer->frames[pacer->n++] = (PacerFrame){frame_id, now_us, bytes};
+    pacer->bytes += bytes;
+}
+
+static void learn(Pacer *pacer, const PacerFrame *frame, size_t bytes, uint64_t now_us)
+{
+    uint64_t rtt = now_us - frame->sent_us;
+
+    if (rtt == 0)
+        rtt = 1;
+    pacer->rtt_us = pacer->rtt_us ? (pacer->rtt_us * 7 + rtt) / 8 : rtt;
+    if (pacer->min_rtt_us == 0 || rtt < pacer->min_rtt_us)
+        pacer->min_rtt_us = rtt;
+    else
+        pacer->min_rtt_us += (pacer->rtt_us - pacer->min_rtt_us) / 256; /* links change */
+
+    /* The time these bytes took: since the last acknowledgement if the link was busy then. */
+    uint64_t since = frame->sent_us > pacer->last_ack_us ? frame->sent_us : pacer->last_ack_us;
+    uint64_t took = now_us > since ? now_us - since : 1;
+    if (bytes >= 16384) { /* small frames measure the round trip, not the rate */
+        uint64_t rate = (uint64_t)bytes * 1000000 / took;
+        pacer->rate_bps = pacer->rate_bps ? (pacer->rate_bps * 3 + rate) / 4 : rate;
+    }
+}
+
+void pacer_acked(Pacer *pacer, uint32_t frame_id, bool suspend, uint64_t now_us)
+{
+    for (unsigned i = 0; i < pacer->n; i++) {
+        if (pacer->frames[i].id != frame_id)
+            continue;
+        size_t bytes = 0;
+        for (unsigned j = 0; j <= i; j++)
+            bytes += pacer->frames[j].bytes;
+        learn(pacer, &pacer->frames[i], bytes, now_us);
+        pacer->acked += i + 1;
+        pacer->last_ack_us = now_us;
+        drop(pacer, i + 1);
+        break;
+    }
+    if (suspend) {
+        pacer->n = 0;
+        pacer->bytes = 0;
+    }
+    pacer->suspended = suspend;
+}
+
+uint64_t pacer_deadline(const Pacer *pacer, uint64_t now_us)
+{
+    if (pacer_may_send(pacer, now_us))
+        return UINT64_MAX;
+    return pacer->frames[0].sent_us + PACER_LOST_US;
+}

@@ -1,0 +1,53 @@
+/*
+ * May a frame be sent now? Decides from acknowledgements, frame-to-acknowledgement times and bytes
+ * in flight (rdp-server.md 6.7).
+ *
+ * Pure: the caller's clock, no I/O. Owner: Gfx, or the legacy path of PeerDisplay.
+ */
+#ifndef QRDP_CHANNELS_PACER_H
+#define QRDP_CHANNELS_PACER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PACER_MIN_WINDOW 2u
+#define PACER_MAX_WINDOW 16u
+#define PACER_FPS 30u
+/** An unacknowledged frame this old is taken for lost: a client must not freeze its own picture
+ * for ever by dropping one acknowledgement. */
+#define PACER_LOST_US 5000000u
+/** Least byte budget; a single frame may always go when nothing is in flight. */
+#define PACER_MIN_BYTES (256u * 1024u)
+
+typedef struct PacerFrame {
+    uint32_t id;
+    uint64_t sent_us;
+    size_t bytes;
+} PacerFrame;
+
+typedef struct Pacer {
+    PacerFrame frames[PACER_MAX_WINDOW]; /* in flight, oldest first */
+    unsigned n;
+    size_t bytes; /* sum of the above */
+    bool suspended;
+    uint64_t rtt_us, min_rtt_us; /* smoothed and least send-to-acknowledge time, 0: none yet */
+    uint64_t rate_bps;           /* smoothed bytes per second that were acknowledged, 0: none */
+    uint64_t last_ack_us;
+    uint64_t sent, acked;
+} Pacer;
+
+void pacer_init(Pacer *pacer);
+/** Forgets what is in flight, keeps what was learnt about the link. */
+void pacer_forget(Pacer *pacer);
+bool pacer_may_send(const Pacer *pacer, uint64_t now_us);
+void pacer_sent(Pacer *pacer, uint32_t frame_id, size_t bytes, uint64_t now_us);
+/** An acknowledgement covers its frame and all before it. Unknown ids are ignored. @suspend: the
+ * client stops acknowledging (queueDepth 0xFFFFFFFF) until one comes without. */
+void pacer_acked(Pacer *pacer, uint32_t frame_id, bool suspend, uint64_t now_us);
+/** Frames that may be unacknowledged now: PACER_MIN_WINDOW..PACER_MAX_WINDOW. */
+unsigned pacer_window(const Pacer *pacer);
+/** When pacer_may_send() can become true without an acknowledgement; UINT64_MAX: never. */
+uint64_t pacer_deadline(const Pacer *pacer, uint64_t now_us);
+
+#endif
