@@ -198,11 +198,6 @@ bool config_check(const Config *config, GError **error)
     g_assert_not_reached();
 }
 
-char *config_state_dir(void)
-{
-    return g_build_filename(g_get_user_state_dir(), "qrdp", NULL);
-}
-
 char *config_run_base(void)
 {
     const char *runtime = g_getenv("XDG_RUNTIME_DIR");

@@ -60,9 +60,6 @@ bool config_check(const Config *config, GError **error);
 /** Takes "HOST:PORT", "[v6]:PORT" or ":PORT" apart. *host (g_free) is "" for every address. False
  * for anything else, "unix:PATH" included. */
 bool config_split_address(const char *text, char **host, guint16 *port);
-/** Where credentials and the certificate made on first start live: $XDG_STATE_HOME/qrdp or
- * ~/.local/state/qrdp. Free with g_free(); not created here. */
-char *config_state_dir(void);
 /** $XDG_RUNTIME_DIR/qrdp, or /run/qrdp for root without one; each instance has a directory of its
  * own in it. Free with g_free(). */
 char *config_run_base(void);
