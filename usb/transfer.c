@@ -273,6 +273,14 @@ void transfer_undo(TransferTable *table, uint32_t id)
     (void)fate;
 }
 
+void transfer_reassign(TransferTable *table, uint32_t id, void *owner)
+{
+    uint16_t i = find(table, id);
+
+    assert(i != NIL && table->slots[i].state == SLOT_LIVE);
+    table->slots[i].transfer.owner = owner;
+}
+
 const Transfer *transfer_next(const TransferTable *table, uint32_t *cursor)
 {
     while (*cursor < TRANSFER_POOL) {

@@ -28,7 +28,7 @@ typedef struct Transfer {
     uint8_t endpoint;
     uint32_t length; /* bytes asked for or sent */
     uint64_t t0;     /* when it was inserted, see transfer_table_time() */
-    uint32_t order;  /* of insertion: what was sent to the source earlier has the smaller one */
+    uint64_t order;  /* of insertion: what was sent to the source earlier has the smaller one */
     void *owner;     /* the packet it serves, NULL for a stream's */
 } Transfer;
 
@@ -53,7 +53,7 @@ typedef struct TransferTable {
     TransferList tombstones;
     uint32_t in_flight;
     uint32_t bytes; /* sum of .length of what is live */
-    uint32_t last_order;
+    uint64_t last_order;
     uint64_t now;
 } TransferTable;
 
@@ -87,6 +87,8 @@ bool transfer_cancel(TransferTable *table, uint32_t id);
 bool transfer_expire(TransferTable *table, Transfer *out);
 /** The submission was refused: leaves without a trace. */
 void transfer_undo(TransferTable *table, uint32_t id);
+/** A live one now serves @owner. */
+void transfer_reassign(TransferTable *table, uint32_t id, void *owner);
 /** The live ones in unspecified order: @cursor starts at 0. For cancellation and errors only: it
  * walks the whole pool. The one returned may be removed meanwhile. */
 const Transfer *transfer_next(const TransferTable *table, uint32_t *cursor);

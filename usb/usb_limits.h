@@ -16,9 +16,10 @@
 #define USB_MAX_IN_FLIGHT 256u            /* requests per device */
 #define USB_MAX_BYTES_IN_FLIGHT (8u << 20) /* per device, both directions */
 #define USB_MAX_TOMBSTONES 256u
-#define USB_MAX_REQUEST_ID 0x3fffffffu   /* FreeRDP masks with this (urbdrc.md 2.3) */
-#define USB_MAX_GUEST_BACKLOG (4u << 20) /* usbredir bytes waiting for QEMU before streams pause   \
-                                          */
+#define USB_MAX_REQUEST_ID 0x3fffffffu /* FreeRDP masks with this (urbdrc.md 2.3) */
+#define USB_MAX_GUEST_BACKLOG                                                                      \
+    (4u << 20) /* usbredir bytes waiting for QEMU before streams pause                             \
+                */
 
 #define USB_TIMEOUT_CONTROL_US 6000000u   /* client limit 2 s, plus queueing (urbdrc.md 3.4) */
 #define USB_TIMEOUT_TRANSFER_US 12000000u /* after the client's own 10 s */

@@ -1,0 +1,596 @@
+/*
+ * Theory of operation
+ *
+ * A UsbDevice is the usb-host end of one usbredir stream. It waits for QEMU's hello, announces the
+ * device with its first configuration, and then turns packets into requests of its source and
+ * completions into packets.
+ *
+ *      HELLO --hello--> CONNECTED --filter--> REJECTED
+ *        |                 |
+ *        +-----------------+---source gone---> GONE      (device_disconnect was sent)
+ *        +-----------------+---parse error---> BROKEN
+ *
+ * In all states but the first two packets are read and dropped, nothing is at the source, and the
+ * owner is about to free the device.
+ *
+ * A packet of the guest becomes a Packet in exactly one queue (control, or its pipe's), and a
+ * Packet is answered exactly once: by its completion, timeout, cancellation, or never when the
+ * device goes away as a whole (QEMU flushes its queues then). Each request of a Packet is a
+ * Transfer in the table; only the table decides whether a completion still means anything.
+ *
+ * Every entry point is a bracket: enter() takes the time if it is known, leave() writes what was
+ * queued and goes on with input that has waited. Reading from QEMU stops between two packets while
+ * the configuration changes, while QEMU does not read itself, during a flood of cancels, and at the
+ * caps of usb_limits.h. All of these end by themselves; for the caps this is enforced: after
+ * USB_TIMEOUT_TRANSFER_US data packets are refused instead, so that the cancels behind them get
+ * through and end the transfers that fill the caps.
+ */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "device_priv.h"
+#include "log.h"
+
+static void stop(UsbDevice *d);
+
+/* ---- packets and queues ---- */
+
+Packet *packet_new(UsbDevice *d, PacketType type, uint64_t guest_id)
+{
+    Packet *p = calloc(1, sizeof(*p));
+
+    if (!p)
+        abort(); /* there are at most USB_MAX_IN_FLIGHT and a few */
+    p->type = type;
+    p->guest_id = guest_id;
+    if (type != PACKET_INTERNAL)
+        d->packets++;
+    return p;
+}
+
+void packet_free(UsbDevice *d, Packet *p)
+{
+    if (p->type != PACKET_INTERNAL)
+        d->packets--;
+    d->packet_bytes -= p->length;
+    if (p->out && p->data)
+        redir_free_data(d->redir, p->data);
+    else
+        free(p->data);
+    free(p);
+}
+
+void queue_append(PacketQueue *queue, Packet *p)
+{
+    if (queue->tail)
+        queue->tail->next = p;
+    else
+        queue->head = p;
+    queue->tail = p;
+}
+
+void queue_remove(PacketQueue *queue, Packet *p)
+{
+    Packet *before = NULL;
+
+    if (queue->head == p) {
+        queue->head = p->next;
+    } else {
+        before = queue->head;
+        while (before->next != p)
+            before = before->next;
+        before->next = p->next;
+    }
+    if (queue->tail == p)
+        queue->tail = before;
+    p->next = NULL;
+}
+
+/* ---- requests ---- */
+
+TransferTimer device_data_timer(const UsbDevice *d)
+{
+    return d->source && d->source->quirks & USB_QUIRK_TRANSFERS_MAY_PEND ? TRANSFER_TIMER_NONE
+                                                                         : TRANSFER_TIMER_DATA;
+}
+
+uint32_t device_submit(UsbDevice *d, UsbRequest *request, TransferTimer timer, Packet *owner)
+{
+    if (!d->source || d->source->gone || transfer_full(&d->table))
+        return 0;
+    do {
+        request->id = usb_source_next_id(d->source);
+    } while (transfer_known(&d->table, request->id));
+    if (!request->timeout_ms && timer != TRANSFER_TIMER_NONE)
+        request->timeout_ms = USB_TIMEOUT_TRANSFER_US / 1000;
+
+    Transfer t = {
+        .id = request->id,
+        .timer = timer,
+        .endpoint = request->endpoint,
+        .length = request->length,
+        .owner = owner,
+    };
+    transfer_insert(&d->table, &t);
+    if (!d->source->ops->submit(d->source, request)) {
+        transfer_undo(&d->table, request->id);
+        return 0;
+    }
+    d->stats.requests++;
+    if (!owner || owner->type != PACKET_INTERNAL)
+        d->touched = true;
+    return request->id;
+}
+
+void device_withdraw(UsbDevice *d, uint32_t id)
+{
+    if (transfer_cancel(&d->table, id) && d->source && !d->source->gone)
+        d->source->ops->cancel(d->source, id);
+}
+
+void device_rebuild_pipes(UsbDevice *d)
+{
+    const UsbConfiguration *c = d->configuration;
+    const UsbEndpoint *endpoints[DEVICE_PIPES] = {NULL};
+    uint8_t interfaces[DEVICE_PIPES] = {0};
+
+    for (unsigned i = 0; c && i < c->n_interfaces; i++) {
+        const UsbAltSetting *alt = usb_configuration_alt(c, c->interface_numbers[i], d->alts[i]);
+
+        for (unsigned e = 0; e < alt->n_endpoints; e++) {
+            unsigned at = pipe_index(alt->endpoints[e].address);
+
+            endpoints[at] = &alt->endpoints[e];
+            interfaces[at] = alt->interface;
+        }
+    }
+    for (unsigned i = 0; i < DEVICE_PIPES; i++) {
+        Pipe *pipe = &d->pipes[i];
+
+        /* Usually idle by now, unless two interfaces claim one address. */
+        if (pipe->endpoint != endpoints[i]) {
+            stream_abort(d, pipe);
+            pipe_cancel_all(d, pipe);
+        }
+        pipe->endpoint = endpoints[i];
+        pipe->interface = interfaces[i];
+    }
+}
+
+bool device_over_cap(const UsbDevice *d)
+{
+    return d->packets >= USB_MAX_IN_FLIGHT || d->packet_bytes >= USB_MAX_BYTES_IN_FLIGHT;
+}
+
+void device_pump(UsbDevice *d)
+{
+    d->starved = false;
+    control_pump(d);
+    for (unsigned i = 0; i < DEVICE_PIPES; i++) {
+        pipe_pump(d, &d->pipes[i]);
+        stream_refill(d, &d->pipes[i]);
+    }
+}
+
+static void finish_transfer(UsbDevice *d, const Transfer *t, const UsbCompletion *c)
+{
+    Packet *p = t->owner;
+
+    if (!p)
+        stream_complete(d, t, c);
+    else if (p->type == PACKET_BULK || p->type == PACKET_INTERRUPT)
+        pipe_complete(d, t, c);
+    else
+        control_complete(d, p, c);
+    if (d->starved)
+        device_pump(d);
+}
+
+/* ---- states and brackets ---- */
+
+static void set_state(UsbDevice *d, UsbDeviceState state, const char *why)
+{
+    d->state = state;
+    if (state != USB_DEVICE_CONNECTED)
+        stop(d);
+    d->callbacks->state_changed(d->user, state, why);
+}
+
+static bool active(const UsbDevice *d)
+{
+    return d->state == USB_DEVICE_HELLO || d->state == USB_DEVICE_CONNECTED;
+}
+
+static void drop_all(UsbDevice *d)
+{
+    control_drop_all(d);
+    for (unsigned i = 0; i < DEVICE_PIPES; i++) {
+        pipe_drop_all(d, &d->pipes[i]);
+        d->pipes[i].stream = (Stream){0};
+    }
+    d->stream_requests = 0;
+}
+
+/* Nothing is wanted any more: withdraws every request and forgets every packet. */
+static void stop(UsbDevice *d)
+{
+    uint32_t cursor = 0;
+    const Transfer *t;
+
+    while ((t = transfer_next(&d->table, &cursor)))
+        device_withdraw(d, t->id);
+    drop_all(d);
+}
+
+static bool on_ready(void *user)
+{
+    const UsbDevice *d = user;
+    uint64_t full_since = transfer_tombstones_full_since(&d->table);
+
+    if (!active(d))
+        return true;
+    if (d->selecting > 0 || redir_backlog(d->redir) > USB_MAX_GUEST_BACKLOG)
+        return false;
+    if (full_since != UINT64_MAX && d->now < full_since + DEVICE_CANCEL_PERIOD_US)
+        return false;
+    return !device_over_cap(d) ||
+           (d->over_cap && d->now >= d->over_cap_since + USB_TIMEOUT_TRANSFER_US);
+}
+
+static void enter(UsbDevice *d)
+{
+    assert(!d->busy); /* a source or owner has called back from inside a callback */
+    d->busy = true;
+}
+
+static void enter_at(UsbDevice *d, uint64_t now_us)
+{
+    enter(d);
+    if (now_us > d->now)
+        d->now = now_us;
+    transfer_table_time(&d->table, d->now);
+}
+
+static void feed_waiting(UsbDevice *d)
+{
+    size_t n = redir_feed(d->redir, d->input, d->input_len);
+
+    d->input_len -= n;
+    if (n)
+        memmove(d->input, d->input + n, d->input_len);
+}
+
+static void leave(UsbDevice *d)
+{
+    size_t before;
+
+    do {
+        before = d->input_len;
+        if (!redir_flush(d->redir) && d->state != USB_DEVICE_BROKEN)
+            set_state(d, USB_DEVICE_BROKEN, "QEMU has closed its end of the stream");
+        if (d->streams_paused && redir_backlog(d->redir) <= USB_MAX_GUEST_BACKLOG / 2) {
+            d->streams_paused = false;
+            device_pump(d);
+        }
+        if (d->input_len && !redir_error(d->redir))
+            feed_waiting(d);
+    } while (d->input_len != before);
+    if (redir_error(d->redir) && d->state != USB_DEVICE_BROKEN)
+        set_state(d, USB_DEVICE_BROKEN, redir_error(d->redir));
+    if (!device_over_cap(d)) {
+        d->over_cap = false;
+    } else if (!d->over_cap) {
+        d->over_cap = true;
+        d->over_cap_since = d->now;
+    }
+    d->busy = false;
+}
+
+/* ---- events of QEMU's ---- */
+
+static void on_hello(UsbDevice *d)
+{
+    redir_send_topology(d->redir, d->descriptors, d->configuration, d->alts);
+    redir_send_device_connect(d->redir, d->descriptors);
+    set_state(d, USB_DEVICE_CONNECTED, "the guest has it");
+}
+
+static void on_filter_rules(UsbDevice *d, const RedirEvent *e)
+{
+    const UsbDescriptors *all = d->descriptors;
+    const UsbConfiguration *c = &all->configurations[0];
+    uint8_t classes[USB_MAX_INTERFACES], subclasses[USB_MAX_INTERFACES],
+        protocols[USB_MAX_INTERFACES];
+
+    for (unsigned i = 0; i < c->n_interfaces; i++) {
+        const UsbAltSetting *alt = usb_configuration_alt(c, c->interface_numbers[i], 0);
+
+        classes[i] = alt->class_code;
+        subclasses[i] = alt->subclass;
+        protocols[i] = alt->protocol;
+    }
+    if (usbredirfilter_check(e->rules, e->n_rules, all->class_code, all->subclass, all->protocol,
+                             classes, subclasses, protocols, c->n_interfaces, all->vid, all->pid,
+                             all->bcd_device, 0) != 0)
+        set_state(d, USB_DEVICE_REJECTED, "the filter of QEMU's usb-redir device denies it");
+}
+
+static void on_event(void *user, RedirEvent *e)
+{
+    UsbDevice *d = user;
+
+    if (!active(d))
+        return;
+    switch (e->type) {
+    case REDIR_HELLO:
+        on_hello(d);
+        break;
+    case REDIR_RESET:
+        control_reset(d);
+        break;
+    case REDIR_SET_CONFIGURATION:
+        control_set_configuration(d, e->id, e->value);
+        break;
+    case REDIR_GET_CONFIGURATION:
+        control_get_configuration(d, e->id);
+        break;
+    case REDIR_SET_ALT:
+        control_set_alt(d, e->id, e->interface, e->alt);
+        break;
+    case REDIR_GET_ALT:
+        control_get_alt(d, e->id, e->interface);
+        break;
+    case REDIR_START_INTERRUPT:
+        stream_start(d, e->id, e->endpoint);
+        break;
+    case REDIR_STOP_INTERRUPT:
+        stream_stop(d, e->id, e->endpoint);
+        break;
+    case REDIR_CANCEL: /* an unknown id has been answered already */
+        if (!control_cancel(d, e->id))
+            pipe_cancel(d, e->id);
+        break;
+    case REDIR_FILTER_REJECT:
+        set_state(d, USB_DEVICE_REJECTED,
+                  "QEMU refused it: its usb-redir filter denies it, or the port has not its speed");
+        break;
+    case REDIR_FILTER_RULES:
+        on_filter_rules(d, e);
+        break;
+    case REDIR_CONTROL:
+        control_event(d, e);
+        break;
+    case REDIR_BULK:
+    case REDIR_INTERRUPT:
+        pipe_event(d, e);
+        break;
+    default:
+        stream_refuse(d, e);
+        break;
+    }
+    if (d->starved)
+        device_pump(d);
+}
+
+static ptrdiff_t on_write(void *user, const uint8_t *data, size_t len)
+{
+    UsbDevice *d = user;
+
+    return d->callbacks->guest_write(d->user, data, len);
+}
+
+/* ---- events of the source's ---- */
+
+static void on_complete(void *user, const UsbCompletion *completion)
+{
+    UsbDevice *d = user;
+    UsbCompletion c = *completion;
+    Transfer t;
+
+    enter(d);
+    d->silent_since = 0;
+    if (transfer_complete(&d->table, c.id, &t) == TRANSFER_WAS_LIVE) {
+        d->stats.completions++;
+        if (c.length > t.length) { /* the source has checked; QEMU must never get more */
+            c.length = t.length;
+            c.status = USB_STATUS_BABBLE;
+        }
+        finish_transfer(d, &t, &c);
+    } else {
+        d->stats.late++;
+    }
+    leave(d);
+}
+
+static void on_gone(void *user, const char *why)
+{
+    UsbDevice *d = user;
+
+    enter(d);
+    d->source = NULL;
+    transfer_table_clear(&d->table);
+    if (active(d)) {
+        if (d->state == USB_DEVICE_CONNECTED)
+            redir_send_device_disconnect(d->redir);
+        set_state(d, USB_DEVICE_GONE, why);
+    }
+    leave(d);
+}
+
+static const UsbSink device_sink = {.complete = on_complete, .gone = on_gone};
+
+static void let_go_of_source(UsbDevice *d)
+{
+    if (d->source && d->source->sink == &device_sink && d->source->sink_user == d)
+        usb_source_set_sink(d->source, NULL, NULL);
+    d->source = NULL;
+}
+
+/* ---- the owner's calls ---- */
+
+UsbDevice *usb_device_new(UsbDescriptors *descriptors, UsbSource *source, uint64_t now_us,
+                          const UsbDeviceCallbacks *callbacks, void *user)
+{
+    static const RedirCallbacks redir_callbacks = {
+        .event = on_event, .ready = on_ready, .write = on_write};
+    UsbDevice *d = calloc(1, sizeof(*d));
+
+    if (!d)
+        abort();
+    assert(descriptors->n_configurations > 0);
+    d->descriptors = usb_descriptors_ref(descriptors);
+    d->source = source;
+    d->callbacks = callbacks;
+    d->user = user;
+    d->now = now_us;
+    d->configuration = &descriptors->configurations[0];
+    d->redir = redir_new(&redir_callbacks, d);
+    transfer_table_init(&d->table, now_us);
+    device_rebuild_pipes(d);
+    usb_source_set_sink(source, &device_sink, d);
+    return d;
+}
+
+void usb_device_free(UsbDevice *d)
+{
+    if (!d)
+        return;
+    stop(d);
+    let_go_of_source(d);
+    redir_free(d->redir);
+    usb_descriptors_unref(d->descriptors);
+    free(d->input);
+    free(d);
+}
+
+static void keep_input(UsbDevice *d, const uint8_t *data, size_t len)
+{
+    if (len > DEVICE_MAX_INPUT - d->input_len) {
+        set_state(d, USB_DEVICE_BROKEN, "QEMU's bytes were read faster than they could be taken");
+        return;
+    }
+    if (len > d->input_cap - d->input_len) {
+        d->input_cap = d->input_len + len;
+        d->input = realloc(d->input, d->input_cap);
+        if (!d->input)
+            abort();
+    }
+    if (len)
+        memcpy(d->input + d->input_len, data, len);
+    d->input_len += len;
+}
+
+bool usb_device_guest_bytes(UsbDevice *d, const uint8_t *data, size_t len, uint64_t now_us)
+{
+    if (d->state == USB_DEVICE_BROKEN)
+        return false;
+    enter_at(d, now_us);
+    size_t n = d->input_len ? 0 : redir_feed(d->redir, data, len);
+    if (!redir_error(d->redir))
+        keep_input(d, data + n, len - n);
+    leave(d);
+    return d->state != USB_DEVICE_BROKEN;
+}
+
+bool usb_device_wants_guest_bytes(const UsbDevice *d)
+{
+    return d->state != USB_DEVICE_BROKEN && d->input_len == 0 && on_ready((void *)(uintptr_t)d);
+}
+
+bool usb_device_has_guest_bytes(const UsbDevice *d)
+{
+    return d->state != USB_DEVICE_BROKEN && redir_backlog(d->redir) > 0;
+}
+
+void usb_device_guest_writable(UsbDevice *d)
+{
+    if (d->state == USB_DEVICE_BROKEN)
+        return;
+    enter(d);
+    leave(d);
+}
+
+void usb_device_disconnect(UsbDevice *d, const char *why)
+{
+    enter(d);
+    if (active(d)) {
+        if (d->state == USB_DEVICE_CONNECTED)
+            redir_send_device_disconnect(d->redir);
+        set_state(d, USB_DEVICE_GONE, why);
+        let_go_of_source(d);
+    }
+    leave(d);
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+uint64_t usb_device_deadline(const UsbDevice *d)
+{
+    uint64_t deadline = transfer_table_deadline(&d->table);
+    uint64_t full_since = transfer_tombstones_full_since(&d->table);
+
+    if (!active(d))
+        return UINT64_MAX;
+    if (full_since != UINT64_MAX && d->now < full_since + DEVICE_CANCEL_PERIOD_US)
+        deadline = earlier(deadline, full_since + DEVICE_CANCEL_PERIOD_US);
+    if (d->over_cap && d->now < d->over_cap_since + USB_TIMEOUT_TRANSFER_US)
+        deadline = earlier(deadline, d->over_cap_since + USB_TIMEOUT_TRANSFER_US);
+    return deadline;
+}
+
+static void time_out(UsbDevice *d, const Transfer *t)
+{
+    const Packet *p = t->owner;
+    bool read_ahead = !p;
+    UsbCompletion c = {
+        .id = t->id,
+        .status = p && p->type == PACKET_CONTROL ? USB_STATUS_TIMEOUT : USB_STATUS_IOERROR,
+        .retry_in = read_ahead,
+    };
+
+    d->stats.timeouts++;
+    if (!d->silent_since)
+        d->silent_since = d->now;
+    if (d->source && !d->source->gone)
+        d->source->ops->cancel(d->source, t->id);
+    finish_transfer(d, t, &c);
+}
+
+void usb_device_tick(UsbDevice *d, uint64_t now_us)
+{
+    Transfer t;
+
+    if (d->state == USB_DEVICE_BROKEN)
+        return;
+    enter_at(d, now_us);
+    while (transfer_expire(&d->table, &t))
+        time_out(d, &t);
+    if (d->silent_since && d->now - d->silent_since > DEVICE_SILENCE_US && d->source &&
+        !d->source->gone && !d->retired) {
+        d->retired = true;
+        d->source->ops->retire(d->source, "the client has not answered for a minute");
+    }
+    leave(d);
+}
+
+UsbDeviceState usb_device_state(const UsbDevice *d)
+{
+    return d->state;
+}
+
+const UsbDescriptors *usb_device_descriptors(const UsbDevice *d)
+{
+    return d->descriptors;
+}
+
+void usb_device_stats(const UsbDevice *d, UsbDeviceStats *stats)
+{
+    *stats = d->stats;
+    stats->in_flight = d->table.in_flight;
+    stats->bytes_in_flight = d->table.bytes;
+}

@@ -1,0 +1,174 @@
+/*
+ * Shared by the files of UsbDevice: device.c (states, events, completions), device_control.c (what
+ * goes over endpoint 0 or changes the configuration), device_pipe.c (bulk, interrupt OUT),
+ * device_stream.c (interrupt IN, and the streams that are refused).
+ *
+ * Owner, thread: as UsbDevice.
+ */
+#ifndef QRDP_USB_DEVICE_PRIV_H
+#define QRDP_USB_DEVICE_PRIV_H
+
+#include "redir.h"
+#include "transfer.h"
+#include "usb.h"
+
+#define DEVICE_PIPES 32u                /* usbredir's endpoint index: OUT 0..15, IN 16..31 */
+#define DEVICE_MAX_STREAM_REQUESTS 128u /* of all interrupt IN streams together */
+#define DEVICE_CONTROL_RESERVE 8u       /* table places that data requests leave free */
+#define DEVICE_OUT_WINDOW_BYTES (4u * USB_OUT_CHUNK_BYTES) /* per OUT pipe at the source */
+#define DEVICE_OUT_WINDOW_REQUESTS 32u
+#define DEVICE_CANCEL_PERIOD_US 1000000u /* USB_MAX_TOMBSTONES cancels in this time are a flood */
+#define DEVICE_SILENCE_US 60000000u      /* nothing but timeouts for so long: give it back */
+#define DEVICE_MAX_INPUT (1u << 20)      /* bytes of QEMU's that wait for room */
+
+typedef enum PacketType {
+    PACKET_CONTROL,
+    PACKET_SET_CONFIGURATION,
+    PACKET_SET_ALT,
+    PACKET_BULK,
+    PACKET_INTERRUPT,
+    PACKET_INTERNAL, /* a request of our own in the control queue: nobody waits for an answer */
+} PacketType;
+
+/** One packet of the guest that has not been answered yet. In exactly one queue. */
+typedef struct Packet Packet;
+struct Packet {
+    Packet *next;
+    PacketType type;
+    uint64_t guest_id;
+    uint8_t endpoint;
+    uint32_t length; /* bytes wanted or brought */
+    uint8_t *data;   /* OUT: the payload, redir_free_data(); IN: what came and waits, free() */
+    bool out;
+
+    /* control queue */
+    UsbRequestKind kind;
+    UsbSetup setup;
+    const UsbConfiguration *configuration;
+    const UsbAltSetting *alt;
+
+    /* progress */
+    bool submitted;   /* at least one request was made for it */
+    bool done;        /* status and moved are final; waits for its turn to be answered */
+    uint32_t sent;    /* OUT: bytes handed to the source so far */
+    uint32_t moved;   /* bytes that completions have confirmed */
+    uint32_t live;    /* requests at the source */
+    uint32_t request; /* IN and control: id of the one request */
+    uint64_t order;   /* IN: its Transfer.order */
+    UsbStatus status;
+};
+
+typedef struct PacketQueue {
+    Packet *head, *tail;
+} PacketQueue;
+
+/** An interrupt IN endpoint that is read ahead. */
+typedef struct Stream {
+    bool running;
+    bool recovering; /* a CLEAR_HALT of ours is under way */
+    uint8_t window;  /* requests to keep outstanding */
+    uint8_t live;
+    uint8_t stalls; /* without a packet in between */
+    uint8_t errors;
+    uint64_t next_id;
+} Stream;
+
+typedef struct Pipe {
+    const UsbEndpoint *endpoint; /* in the active settings, NULL if there is none */
+    uint8_t interface;
+    PacketQueue queue;   /* answered in this order */
+    Packet *unsent;      /* the first one of the queue that is not wholly at the source */
+    uint32_t live_bytes; /* at the source */
+    uint32_t live_requests;
+    Stream stream;
+} Pipe;
+
+struct UsbDevice {
+    UsbDescriptors *descriptors;
+    UsbSource *source; /* NULL once gone */
+    const UsbDeviceCallbacks *callbacks;
+    void *user;
+    Redir *redir;
+    UsbDeviceState state;
+    bool busy; /* inside an entry point */
+    uint64_t now;
+
+    uint8_t *input; /* QEMU's bytes that wait for room */
+    size_t input_len, input_cap;
+
+    /* What the guest has configured, and whether the device has been told. */
+    const UsbConfiguration *configuration; /* NULL: unconfigured */
+    uint8_t alts[USB_MAX_INTERFACES];      /* per configuration->interface_numbers */
+    bool selected;
+    unsigned selecting; /* SELECT_* in the control queue: nothing is read from QEMU meanwhile */
+    bool touched;       /* a request has reached the device since it was connected or reset */
+    bool bulk_used;     /* a bulk one has */
+
+    TransferTable table;
+    PacketQueue control; /* one at a time, the head is at the source */
+    Pipe pipes[DEVICE_PIPES];
+    uint32_t packets;      /* in all queues, internal ones excepted */
+    uint64_t packet_bytes; /* sum of their .length */
+    uint32_t stream_requests;
+    bool starved;            /* something waits for a place in the table */
+    bool streams_paused;     /* QEMU does not read */
+    bool over_cap;           /* since .over_cap_since */
+    uint64_t over_cap_since; /* then data packets are refused so that cancels get through */
+    uint64_t silent_since;   /* first timeout since the last completion, 0 for none */
+    bool retired;
+    UsbDeviceStats stats;
+};
+
+/* device.c */
+static inline unsigned pipe_index(uint8_t endpoint)
+{
+    return (unsigned)(endpoint & 0x80) >> 3 | (endpoint & 0x0f);
+}
+Packet *packet_new(UsbDevice *d, PacketType type, uint64_t guest_id);
+void packet_free(UsbDevice *d, Packet *packet);
+void queue_append(PacketQueue *queue, Packet *packet);
+void queue_remove(PacketQueue *queue, Packet *packet);
+/** Puts a request into the table and hands it to the source; .id and .timeout_ms are set here.
+ * Returns its id, 0 if it was refused. */
+uint32_t device_submit(UsbDevice *d, UsbRequest *request, TransferTimer timer, Packet *owner);
+/** Withdraws one live request: it gets no completion any more. */
+void device_withdraw(UsbDevice *d, uint32_t id);
+bool device_over_cap(const UsbDevice *d);
+void device_rebuild_pipes(UsbDevice *d);
+TransferTimer device_data_timer(const UsbDevice *d);
+/** Tries again whatever waited for room in the table. */
+void device_pump(UsbDevice *d);
+
+/* device_control.c */
+void control_event(UsbDevice *d, RedirEvent *event);
+void control_set_configuration(UsbDevice *d, uint64_t id, uint8_t value);
+void control_get_configuration(UsbDevice *d, uint64_t id);
+void control_set_alt(UsbDevice *d, uint64_t id, uint8_t interface, uint8_t alt);
+void control_get_alt(UsbDevice *d, uint64_t id, uint8_t interface);
+void control_reset(UsbDevice *d);
+void control_clear_halt(UsbDevice *d, uint8_t endpoint);
+void control_pump(UsbDevice *d);
+void control_complete(UsbDevice *d, Packet *packet, const UsbCompletion *completion);
+bool control_cancel(UsbDevice *d, uint64_t guest_id);
+void control_drop_all(UsbDevice *d);
+
+/* device_pipe.c */
+void pipe_event(UsbDevice *d, RedirEvent *event);
+void pipe_pump(UsbDevice *d, Pipe *pipe);
+void pipe_complete(UsbDevice *d, const Transfer *transfer, const UsbCompletion *completion);
+bool pipe_cancel(UsbDevice *d, uint64_t guest_id);
+/** Answers everything on the pipe with `cancelled` and withdraws it from the source. */
+void pipe_cancel_all(UsbDevice *d, Pipe *pipe);
+void pipe_drop_all(UsbDevice *d, Pipe *pipe);
+
+/* device_stream.c */
+void stream_start(UsbDevice *d, uint64_t id, uint8_t endpoint);
+void stream_stop(UsbDevice *d, uint64_t id, uint8_t endpoint);
+/** Ends a running stream that the guest did not stop, and tells it so. */
+void stream_abort(UsbDevice *d, Pipe *pipe);
+void stream_complete(UsbDevice *d, const Transfer *transfer, const UsbCompletion *completion);
+void stream_recovered(UsbDevice *d, uint8_t endpoint, UsbStatus status);
+void stream_refill(UsbDevice *d, Pipe *pipe);
+void stream_refuse(UsbDevice *d, const RedirEvent *event);
+
+#endif

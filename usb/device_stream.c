@@ -1,0 +1,196 @@
+/*
+ * Theory of operation
+ *
+ * Interrupt IN endpoints are read ahead: from start_interrupt_receiving on, a window of requests is
+ * kept at the source, and every report that comes is passed on at once. The window covers the time
+ * to the client and back: with a period p it is 60 ms / p + 1, from 2 to 32. Ids of the packets
+ * count up from 0 in the order of delivery, which is what usbredirhost's ids amount to.
+ *
+ * A request that its client gave up on without harm (retry_in, urbdrc.md 3.5) is issued again
+ * silently. After a stall the halt is cleared and reading starts over with id 0, as usbredirhost
+ * does without telling the guest; a few stalls or errors in a row end the stream. While QEMU does
+ * not read (its VM is paused) nothing is issued again, so that our queue stays bounded.
+ *
+ * Isochronous streams and buffered bulk reading are not implemented: starting one is answered with
+ * stall, the status with which QEMU considers it stopped. They belong here.
+ */
+#include "device_priv.h"
+
+#define ROUND_TRIP_US 60000u
+#define MIN_WINDOW 2u
+#define MAX_WINDOW 32u
+#define MAX_STALLS 3u
+#define MAX_ERRORS 8u
+
+static uint8_t window_for(const UsbDevice *d, const UsbEndpoint *e)
+{
+    uint32_t period =
+        d->descriptors->speed >= USB_SPEED_HIGH && d->descriptors->speed != USB_SPEED_UNKNOWN
+            ? 125u << ((e->interval > 16 ? 16 : e->interval) - 1)
+            : 1000u * e->interval;
+    uint32_t window = (ROUND_TRIP_US + period - 1) / period + 1;
+
+    return (uint8_t)(window < MIN_WINDOW ? MIN_WINDOW : window > MAX_WINDOW ? MAX_WINDOW : window);
+}
+
+static void withdraw_all(UsbDevice *d, Pipe *pipe)
+{
+    uint32_t cursor = 0;
+    const Transfer *t;
+
+    while (pipe->stream.live > 0 && (t = transfer_next(&d->table, &cursor))) {
+        if (!t->owner && t->endpoint == pipe->endpoint->address) {
+            pipe->stream.live--;
+            d->stream_requests--;
+            device_withdraw(d, t->id);
+        }
+    }
+}
+
+static void end(UsbDevice *d, Pipe *pipe)
+{
+    if (pipe->stream.running)
+        withdraw_all(d, pipe);
+    pipe->stream = (Stream){0};
+}
+
+void stream_abort(UsbDevice *d, Pipe *pipe)
+{
+    if (!pipe->stream.running)
+        return;
+    end(d, pipe);
+    redir_send_interrupt_status(d->redir, 0, USB_STATUS_STALL, pipe->endpoint->address);
+}
+
+void stream_refill(UsbDevice *d, Pipe *pipe)
+{
+    Stream *s = &pipe->stream;
+
+    if (redir_backlog(d->redir) > USB_MAX_GUEST_BACKLOG)
+        d->streams_paused = true;
+    while (s->running && !s->recovering && !d->streams_paused && s->live < s->window) {
+        UsbRequest request = {
+            .kind = USB_REQUEST_INTERRUPT,
+            .endpoint = pipe->endpoint->address,
+            .length = pipe->endpoint->max_packet,
+        };
+
+        if (d->table.in_flight + DEVICE_CONTROL_RESERVE >= USB_MAX_IN_FLIGHT ||
+            d->stream_requests >= DEVICE_MAX_STREAM_REQUESTS) {
+            d->starved = true;
+            return;
+        }
+        if (!device_submit(d, &request, device_data_timer(d), NULL)) {
+            if (s->live == 0)
+                stream_abort(d, pipe);
+            return;
+        }
+        s->live++;
+        d->stream_requests++;
+    }
+}
+
+void stream_start(UsbDevice *d, uint64_t id, uint8_t endpoint)
+{
+    Pipe *pipe = &d->pipes[pipe_index(endpoint)];
+    const UsbEndpoint *e = pipe->endpoint;
+
+    if (!d->selected || !e || e->address != endpoint || e->type != USB_ENDPOINT_INTERRUPT ||
+        !(endpoint & 0x80) || e->max_packet == 0) {
+        redir_send_interrupt_status(d->redir, id, USB_STATUS_STALL, endpoint);
+        return;
+    }
+    if (!pipe->stream.running)
+        pipe->stream = (Stream){.running = true, .window = window_for(d, e)};
+    redir_send_interrupt_status(d->redir, id, USB_STATUS_SUCCESS, endpoint);
+    stream_refill(d, pipe);
+}
+
+void stream_stop(UsbDevice *d, uint64_t id, uint8_t endpoint)
+{
+    Pipe *pipe = &d->pipes[pipe_index(endpoint)];
+
+    if (pipe->endpoint && pipe->endpoint->address == endpoint)
+        end(d, pipe);
+    redir_send_interrupt_status(d->redir, id, USB_STATUS_SUCCESS, endpoint);
+}
+
+static void recover(UsbDevice *d, Pipe *pipe)
+{
+    if (++pipe->stream.stalls >= MAX_STALLS) {
+        stream_abort(d, pipe);
+        return;
+    }
+    withdraw_all(d, pipe);
+    pipe->stream.recovering = true;
+    control_clear_halt(d, pipe->endpoint->address);
+}
+
+void stream_recovered(UsbDevice *d, uint8_t endpoint, UsbStatus status)
+{
+    Pipe *pipe = &d->pipes[pipe_index(endpoint)];
+
+    if (!pipe->stream.running || !pipe->stream.recovering)
+        return; /* stopped, or stopped and started again meanwhile */
+    pipe->stream.recovering = false;
+    pipe->stream.next_id = 0;
+    if (status == USB_STATUS_SUCCESS)
+        stream_refill(d, pipe);
+    else
+        stream_abort(d, pipe);
+}
+
+void stream_complete(UsbDevice *d, const Transfer *transfer, const UsbCompletion *c)
+{
+    Pipe *pipe = &d->pipes[pipe_index(transfer->endpoint)];
+    Stream *s = &pipe->stream;
+    UsbStatus status = c->status;
+
+    s->live--;
+    d->stream_requests--;
+    if (c->retry_in && c->length > 0)
+        status = USB_STATUS_SUCCESS; /* some of a report came before the client's timeout */
+    if (status == USB_STATUS_SUCCESS) {
+        s->stalls = s->errors = 0;
+        d->stats.bytes_in += c->length;
+        redir_send_interrupt(d->redir, s->next_id++, status, transfer->endpoint,
+                             c->length ? c->data : NULL, c->length);
+    } else if (status == USB_STATUS_STALL) {
+        if (!s->recovering)
+            recover(d, pipe);
+        return;
+    } else if (!c->retry_in) {
+        redir_send_interrupt(d->redir, s->next_id++, status, transfer->endpoint, NULL, 0);
+        if (++s->errors >= MAX_ERRORS) {
+            stream_abort(d, pipe);
+            return;
+        }
+    }
+    stream_refill(d, pipe);
+}
+
+void stream_refuse(UsbDevice *d, const RedirEvent *event)
+{
+    switch (event->type) {
+    case REDIR_START_ISO:
+        redir_send_iso_status(d->redir, event->id, USB_STATUS_STALL, event->endpoint);
+        break;
+    case REDIR_STOP_ISO:
+        redir_send_iso_status(d->redir, event->id, USB_STATUS_SUCCESS, event->endpoint);
+        break;
+    case REDIR_START_BULK:
+        redir_send_bulk_receiving_status(d->redir, event->id, USB_STATUS_STALL, event->endpoint,
+                                         event->stream);
+        break;
+    case REDIR_STOP_BULK:
+        redir_send_bulk_receiving_status(d->redir, event->id, USB_STATUS_SUCCESS, event->endpoint,
+                                         event->stream);
+        break;
+    case REDIR_ALLOC_STREAMS:
+    case REDIR_FREE_STREAMS:
+        redir_send_streams_status(d->redir, event->id, USB_STATUS_INVAL, event->streams);
+        break;
+    default:
+        break; /* an iso packet without a stream: QEMU expects no answer to any */
+    }
+}
