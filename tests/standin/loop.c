@@ -1,0 +1,176 @@
+/*
+ * A vendor device that sends back what it gets: bulk OUT 01 to bulk IN 81, and in alternate 1
+ * also interrupt OUT 02 to interrupt IN 82. Packets keep their boundaries.
+ *
+ * Vendor requests to the device: 01 OUT stores up to 4096 bytes, 02 IN reads them back, 03 IN
+ * tells how many bytes wait in the bulk loop (32 bits), 04 drops them.
+ */
+#include "bus.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_WAITING (1u << 20) /* then the OUT endpoint NAKs */
+
+typedef struct Chunk {
+    STAILQ_ENTRY(Chunk) link;
+    size_t len, at;
+    uint8_t bytes[];
+} Chunk;
+
+typedef struct Pipe {
+    STAILQ_HEAD(, Chunk) chunks;
+    size_t waiting;
+} Pipe;
+
+typedef struct Loop {
+    Pipe pipes[2]; /* bulk, interrupt */
+    uint8_t stored[MAX_CONTROL_DATA];
+    size_t stored_len;
+} Loop;
+
+static Pipe *pipe_of(Device *d, const Endpoint *ep)
+{
+    Loop *l = d->state;
+
+    return &l->pipes[(ep->address & 15) - 1];
+}
+
+static void drop(Pipe *p)
+{
+    Chunk *c;
+
+    while ((c = STAILQ_FIRST(&p->chunks))) {
+        STAILQ_REMOVE_HEAD(&p->chunks, link);
+        free(c);
+    }
+    p->waiting = 0;
+}
+
+static bool loop_create(Device *d, Options *o, char *err, size_t errsize)
+{
+    Loop *l = calloc(1, sizeof(*l));
+    uint16_t mps = desc_bulk_mps(d), small = d->speed == LIBUSB_SPEED_LOW ? 8 : 64;
+
+    if (!l)
+        abort();
+    d->state = l;
+    STAILQ_INIT(&l->pipes[0].chunks);
+    STAILQ_INIT(&l->pipes[1].chunks);
+    if (d->speed == LIBUSB_SPEED_LOW) {
+        snprintf(err, errsize, "low speed has no bulk endpoints");
+        return false;
+    }
+    desc_config(d, 0x80, 50);
+    for (uint8_t alt = 0; alt < 2; alt++) {
+        desc_interface(d, 0, alt, alt ? 4 : 2, LIBUSB_CLASS_VENDOR_SPEC, 0, 0);
+        desc_endpoint(d, 0x81, LIBUSB_ENDPOINT_TRANSFER_TYPE_BULK, mps, 0);
+        desc_endpoint(d, 0x01, LIBUSB_ENDPOINT_TRANSFER_TYPE_BULK, mps, 0);
+        if (alt) {
+            desc_endpoint(d, 0x82, LIBUSB_ENDPOINT_TRANSFER_TYPE_INTERRUPT, small, 1);
+            desc_endpoint(d, 0x02, LIBUSB_ENDPOINT_TRANSFER_TYPE_INTERRUPT, small, 1);
+        }
+    }
+    return true;
+}
+
+static void loop_reset(Device *d)
+{
+    Loop *l = d->state;
+
+    drop(&l->pipes[0]);
+    drop(&l->pipes[1]);
+}
+
+static void loop_destroy(Device *d)
+{
+    loop_reset(d);
+    free(d->state);
+}
+
+static int loop_control(Device *d, const Setup *s, uint8_t *data)
+{
+    Loop *l = d->state;
+    uint32_t waiting;
+
+    if (s->value || s->index)
+        return IO_STALL;
+    switch (s->type << 8 | s->request) {
+    case 0x4001:
+        memcpy(l->stored, data, s->length);
+        l->stored_len = s->length;
+        return s->length;
+    case 0xc002:
+        waiting = (uint32_t)(s->length < l->stored_len ? s->length : l->stored_len);
+        memcpy(data, l->stored, waiting);
+        return (int)waiting;
+    case 0xc003:
+        if (s->length != 4)
+            return IO_STALL;
+        waiting = (uint32_t)l->pipes[0].waiting;
+        for (unsigned i = 0; i < 4; i++)
+            data[i] = waiting >> 8 * i & 0xff;
+        return 4;
+    case 0x4004:
+        drop(&l->pipes[0]);
+        return s->length ? IO_STALL : 0;
+    default:
+        return IO_STALL;
+    }
+}
+
+static ssize_t loop_out(Device *d, Endpoint *ep, const uint8_t *data, size_t len)
+{
+    Pipe *p = pipe_of(d, ep);
+    Chunk *c;
+
+    if (p->waiting >= MAX_WAITING)
+        return IO_NAK;
+    if (len > MAX_WAITING - p->waiting) /* whole packets, and the rest when there is room */
+        len = (MAX_WAITING - p->waiting + ep->desc->mps - 1) / ep->desc->mps * ep->desc->mps < len
+                  ? (MAX_WAITING - p->waiting + ep->desc->mps - 1) / ep->desc->mps * ep->desc->mps
+                  : len;
+    c = malloc(sizeof(*c) + len);
+    if (!c)
+        abort();
+    c->len = len;
+    c->at = 0;
+    if (len)
+        memcpy(c->bytes, data, len);
+    STAILQ_INSERT_TAIL(&p->chunks, c, link);
+    p->waiting += len;
+    return (ssize_t)len;
+}
+
+static ssize_t loop_in_avail(Device *d, Endpoint *ep)
+{
+    Chunk *c = STAILQ_FIRST(&pipe_of(d, ep)->chunks);
+
+    return c ? (ssize_t)(c->len - c->at) : IO_NAK;
+}
+
+static void loop_in_take(Device *d, Endpoint *ep, uint8_t *buf, size_t n)
+{
+    Pipe *p = pipe_of(d, ep);
+    Chunk *c = STAILQ_FIRST(&p->chunks);
+
+    memcpy(buf, c->bytes + c->at, n);
+    c->at += n;
+    p->waiting -= n;
+    if (c->at == c->len) {
+        STAILQ_REMOVE_HEAD(&p->chunks, link);
+        free(c);
+    }
+}
+
+const DeviceOps loop_ops = {
+    .kind = "loop",
+    .product_id = 0x0003,
+    .speed = "high",
+    .create = loop_create,
+    .destroy = loop_destroy,
+    .reset = loop_reset,
+    .control = loop_control,
+    .out = loop_out,
+    .in_avail = loop_in_avail,
+    .in_take = loop_in_take,
+};
