@@ -102,7 +102,9 @@ static gboolean on_deadline(void *data)
 {
     ControlClient *client = data;
     client->deadline = 0;
-    log_warning(SUBJECT, "a caller took longer than %u ms and was cut off", CONTROL_DEADLINE_MS);
+    if (log_limit(&client->control->log_limit, (uint64_t)g_get_monotonic_time(), 60000000, 5))
+        log_warning(SUBJECT, "a caller took longer than %u ms and was cut off",
+                    CONTROL_DEADLINE_MS);
     client_end(client);
     return G_SOURCE_REMOVE;
 }
