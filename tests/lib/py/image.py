@@ -92,7 +92,13 @@ def read_ppm(data):
     width, height, depth = (int(f) for f in fields[1:])
     if fields[0] != b"P6" or depth != 255:
         raise ValueError("not a binary 8-bit PPM")
-    return Image(width, height, data[at + 1:at + 1 + width * height * 3])
+    body = data[at + 1:]
+    stride = (width * 3 + 3) & ~3
+    if len(body) != stride * height:
+        stride = width * 3
+    # QEMU pads each row to four bytes, against the format's definition.
+    return Image(width, height, b"".join(
+        body[y * stride:y * stride + width * 3] for y in range(height)))
 
 
 def read_xwd(data):
