@@ -20,6 +20,7 @@ import tempfile
 import qemu
 import qrdp
 import rig
+import standin
 import xclient
 from wait import wait_for
 
@@ -165,8 +166,6 @@ def unattended(options):
     """Every step either happens or ends this with an error."""
     def say(text):
         print("demo: " + text, flush=True)
-    standin = os.environ.get("QRDP_STANDIN") or os.path.join(
-        os.path.dirname(qrdp.binary()), "..", "tests", "standin", "libqrdp-standin.so")
     directory = tempfile.mkdtemp(prefix="qrdp-demo")
     undo = []
     done = False
@@ -185,12 +184,11 @@ def unattended(options):
         qemu.make_stick(stick, files=[("hello.txt", b"This file is on the client's USB stick.\n")])
         display = xclient.Display(os.path.join(directory, "x"))
         undo.append(display.stop)
-        vendor, product = STICK.split(":")
-        client = xclient.Client(
-            display, directory, server.address, USER, password, args=["/usb:id:" + STICK],
-            preload=os.path.abspath(standin),
-            env={"QRDP_STANDIN_DEVICES": "stick:vid=%s,pid=%s,vendor=Demo,product=USB Stick,image=%s" % (
-                vendor, product, stick)})
+        usb = standin.Standin(directory, [standin.spec(
+            "stick", vid=STICK[:4], pid=STICK[5:], vendor="Demo", product="USB Stick", image=stick)])
+        undo.append(usb.close)
+        client = xclient.Client(display, directory, server.address, USER, password,
+                                args=["/usb:id:" + STICK], env=usb.env)
         undo.append(client.stop)
         client.connect(60)
 

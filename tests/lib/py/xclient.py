@@ -51,12 +51,12 @@ class Display:
 class Client:
     """An unmodified xfreerdp3. Its log is DIRECTORY/NAME.log; credentials go in through stdin.
 
-    args: more options, such as "/usb:id:1234:5678" or "/gfx:RFX". preload: a library for LD_PRELOAD
-    (the libusb stand-in). Use as: connect() or wait_exit(), then the rest, then stop().
+    args: more options, such as "/usb:id:1234:5678" or "/gfx:RFX". env: additions to its environment,
+    such as standin.Standin(...).env. Use as: connect() or wait_exit(), then the rest, then stop().
     """
 
     def __init__(self, display, directory, address, user=None, password=None, args=(), env=None,
-                 preload=None, size=(1280, 800), name="client", log_level="INFO"):
+                 size=(1280, 800), name="client", log_level="INFO"):
         os.makedirs(directory, exist_ok=True)
         self.display = display
         self.title = "qrdp-test-%s-%d" % (name, id(self))
@@ -64,8 +64,6 @@ class Client:
         os.makedirs(home, exist_ok=True)
         environment = dict(display.env, HOME=home, XDG_CONFIG_HOME=home, XDG_CACHE_HOME=home)
         environment.update(env or {})
-        if preload:
-            environment["LD_PRELOAD"] = preload
         options = ["/v:" + address, "/cert:ignore", "/title:" + self.title, "/log-level:" + log_level,
                    "/timeout:30000"]
         if size:
