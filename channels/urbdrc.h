@@ -13,10 +13,12 @@
 #include "dvc.h"
 #include "usb.h"
 
-#define URBDRC_MAX_DEVICES 32u            /* device channels of one connection */
-#define URBDRC_MAX_MESSAGE (16u << 20)    /* one DVC message from the client */
-#define URBDRC_HANDSHAKE_US 10000000u     /* each WAIT_* state, urbdrc.md 1.4 */
-#define URBDRC_RETRACT_GRACE_US 2000000u  /* between RETRACT_DEVICE and closing the channel */
+#define URBDRC_MAX_DEVICES 32u           /* device channels of one connection */
+#define URBDRC_MAX_MESSAGE (16u << 20)   /* one DVC message from the client */
+#define URBDRC_HANDSHAKE_US 10000000u    /* each WAIT_* state, urbdrc.md 1.4 */
+#define URBDRC_RETRACT_GRACE_US 2000000u /* between RETRACT_DEVICE and closing the channel */
+#define URBDRC_SERIAL_US 2000000u /* the next device channel waits this long for ADD_DEVICE */
+#define URBDRC_MAX_IGNORED 32u    /* out-of-order messages of one channel */
 
 typedef struct Urbdrc Urbdrc;
 
@@ -30,16 +32,19 @@ typedef struct UrbdrcCallbacks {
 /** What `qrdp status` shows of one device channel. */
 typedef struct UrbdrcDeviceStatus {
     uint32_t channel_id;
-    const char *flavour; /* "freerdp", "windows", "ironrdp", "unknown" */
+    const char *flavour; /* "freerdp", "windows", "unknown"; "" before ADD_DEVICE */
     const char *state;   /* "opening", "caps", "created", "device", "active", "retracting" */
     char hardware_id[96];
 } UrbdrcDeviceStatus;
 
 /** Opens the control channel; the peer's drdynvc must be ready. @label names the client in log
- * lines and in UsbSource.label. */
+ * lines and in UsbSource.label. @callbacks is borrowed. */
 Urbdrc *urbdrc_new(DvcManager *manager, const char *label, uint64_t now_us,
                    const UrbdrcCallbacks *callbacks, void *user);
+/** Not from inside a callback or a sink of its own. NULL is accepted. */
 void urbdrc_free(Urbdrc *urbdrc);
+/** When urbdrc_tick() must be called next, UINT64_MAX for never. Ask again after every message: a
+ * timer that a message has started is armed by the next tick, so the answer is 0 until then. */
 uint64_t urbdrc_deadline(const Urbdrc *urbdrc);
 void urbdrc_tick(Urbdrc *urbdrc, uint64_t now_us);
 /** Fills up to @max entries, returns how many there are. */

@@ -1,0 +1,51 @@
+/*
+ * What differs between RDP clients that redirect USB, as a table (urbdrc.md 3, 4.4, 4.10).
+ *
+ * No version is on the wire, so a row is chosen by what the client's ADD_DEVICE looks like; a
+ * client that fits no row gets the one whose demands every known client meets. The data path asks
+ * the row and never the client's name.
+ *
+ * Thread: any. Lifetime: rows are static.
+ */
+#ifndef QRDP_CHANNELS_URBDRC_FLAVOUR_H
+#define QRDP_CHANNELS_URBDRC_FLAVOUR_H
+
+#include "urbdrc_pdu.h"
+#include "usb.h"
+
+typedef struct UrbdrcFlavour {
+    const char *name;
+    uint32_t quirks; /* USB_QUIRK_* */
+    /** SET_FEATURE, CLEAR_FEATURE and SET_DESCRIPTOR as the typed URBs of 2.2.9.9 and 2.2.9.10;
+     * otherwise as CONTROL_TRANSFER. FreeRDP puts the typed ones on the bus with the wrong
+     * direction and the wrong bRequest. */
+    bool typed_set_requests;
+    /** PIPE_REQUEST may go unanswered: FreeRDP 3.13-3.22 drop the reply. A GET_CURRENT_FRAME_NUMBER
+     * right behind it tells when it has been executed. */
+    bool pipe_request_needs_barrier;
+    /** Isochronous packets all have the size OutputBufferSize / NumberOfPackets, whatever the
+     * packet table says. */
+    bool equal_iso_packets;
+} UrbdrcFlavour;
+
+/** Which row @add_device, sent with @message_id, speaks for. */
+const UrbdrcFlavour *urbdrc_flavour_detect(const UrbdrcAddDevice *add_device, uint32_t message_id);
+
+/** Fills the function and body of @urb for a control transfer and says in *@as_out whether it goes
+ * into a TRANSFER_OUT_REQUEST. False for what must never be forwarded raw: SET_ADDRESS,
+ * SET_CONFIGURATION, SET_INTERFACE. */
+bool urbdrc_flavour_control(const UrbdrcFlavour *flavour, const UsbSetup *setup, UrbdrcUrb *urb,
+                            bool *as_out);
+
+/** The end of a request as usbredir sees it. */
+typedef struct UrbdrcOutcome {
+    UsbStatus status;
+    bool retry_in; /* UsbCompletion.retry_in */
+} UrbdrcOutcome;
+/** Maps UsbdStatus and HResult of a completion that moved @length bytes. The values 1..6 are
+ * libusb's and cannot be anybody else's: every other failure has bit 31 set. @stream_in: a bulk,
+ * interrupt or isochronous IN, which may be asked again when it merely ran out of time. */
+UrbdrcOutcome urbdrc_flavour_outcome(uint32_t usbd_status, uint32_t hresult, uint32_t length,
+                                     bool stream_in);
+
+#endif
