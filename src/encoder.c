@@ -1,0 +1,164 @@
+/*
+ * Theory of operation. A job owns everything it touches: the encoder, a reference on the frame, and
+ * later the result. It is pushed to a pool of as many threads as there are processors, which all
+ * clients share; the result travels back as a source on the peer's GMainContext. The source's
+ * destroy notify frees the job, delivered or not, so a peer that is gone loses nothing.
+ * encoder_abandon() runs on the thread that would deliver, so a plain flag is enough.
+ */
+#include "encoder.h"
+
+#include "encoder_priv.h"
+
+struct EncoderJob {
+    Encoder *encoder;
+    Frame *frame;
+    uint16_t surface;
+    bool lossless;
+    GMainContext *context;
+    EncoderDone done;
+    void *user;
+    bool abandoned; /* peer's thread only */
+    EncodedFrame *encoded;
+};
+
+void encoded_frame_free(EncodedFrame *encoded)
+{
+    if (!encoded)
+        return;
+    frame_unref(encoded->frame);
+    writer_clear(&encoded->bytes);
+    if (encoded->parts)
+        g_array_unref(encoded->parts);
+    g_free(encoded);
+}
+
+Encoder *encoder_new(const EncoderParams *params)
+{
+    Encoder *encoder = g_new0(Encoder, 1);
+    bool ok;
+
+    encoder->params = *params;
+    if (params->path == ENCODER_GFX) {
+        ok = encoder_gfx_init(encoder);
+    } else {
+        g_assert(params->max_part >= ENCODER_MIN_PART);
+        ok = encoder_legacy_init(encoder);
+    }
+    if (!ok) {
+        encoder_free(encoder);
+        return NULL;
+    }
+    return encoder;
+}
+
+void encoder_free(Encoder *encoder)
+{
+    if (!encoder)
+        return;
+    freerdp_bitmap_planar_context_free(encoder->planar);
+    freerdp_bitmap_planar_context_free(encoder->planar_raw);
+    bitmap_interleaved_context_free(encoder->interleaved);
+    rfx_context_free(encoder->rfx);
+    nsc_context_free(encoder->nsc);
+    g_free(encoder->scratch);
+    g_free(encoder);
+}
+
+EncodedFrame *encoder_encode(Encoder *encoder, Frame *frame, uint16_t surface, bool lossless)
+{
+    EncodedFrame *encoded = g_new0(EncodedFrame, 1);
+    int64_t start = g_get_monotonic_time();
+    bool ok;
+
+    encoded->path = encoder->params.path;
+    if (lossless && encoded->path != ENCODER_GFX)
+        encoded->path = ENCODER_BITMAP;
+    encoded->frame = frame_ref(frame);
+    encoded->surface = surface;
+    writer_init(&encoded->bytes, SIZE_MAX / 2); /* bounded by the frame's size */
+    if (encoded->path == ENCODER_GFX) {
+        ok = encoder_gfx_encode(encoder, encoded);
+    } else {
+        encoded->parts = g_array_new(FALSE, FALSE, sizeof(EncodedPart));
+        ok = encoder_legacy_encode(encoder, encoded);
+    }
+    encoded->encode_us = g_get_monotonic_time() - start;
+    if (!ok || !writer_ok(&encoded->bytes)) {
+        encoded_frame_free(encoded);
+        return NULL;
+    }
+    return encoded;
+}
+
+static void job_free(EncoderJob *job)
+{
+    encoder_free(job->encoder);
+    encoded_frame_free(job->encoded);
+    if (job->frame)
+        frame_unref(job->frame);
+    g_main_context_unref(job->context);
+    g_free(job);
+}
+
+static gboolean deliver(gpointer data)
+{
+    EncoderJob *job = data;
+
+    if (!job->abandoned) {
+        Encoder *encoder = g_steal_pointer(&job->encoder);
+        EncodedFrame *encoded = g_steal_pointer(&job->encoded);
+        job->done(job->user, encoder, encoded);
+    }
+    return G_SOURCE_REMOVE;
+}
+
+static void run(gpointer data, gpointer user)
+{
+    EncoderJob *job = data;
+    GMainContext *context = g_main_context_ref(job->context);
+
+    (void)user;
+    job->encoded = encoder_encode(job->encoder, job->frame, job->surface, job->lossless);
+    g_clear_pointer(&job->frame, frame_unref);
+
+    GSource *source = g_idle_source_new();
+    g_source_set_priority(source, G_PRIORITY_DEFAULT);
+    g_source_set_callback(source, deliver, job, (GDestroyNotify)job_free);
+    g_source_attach(source, context); /* from here on the job is the source's */
+    g_source_unref(source);
+    g_main_context_unref(context);
+}
+
+static GThreadPool *pool(void)
+{
+    static gsize once;
+
+    if (g_once_init_enter(&once)) {
+        GThreadPool *made = g_thread_pool_new(run, NULL, (gint)g_get_num_processors(), FALSE, NULL);
+        g_once_init_leave(&once, (gsize)made);
+    }
+    return (GThreadPool *)once;
+}
+
+EncoderJob *encoder_submit(Encoder *encoder, Frame *frame, uint16_t surface, bool lossless,
+                           GMainContext *context, EncoderDone done, void *user)
+{
+    EncoderJob *job = g_new0(EncoderJob, 1);
+
+    *job = (EncoderJob){
+        .encoder = encoder,
+        .frame = frame,
+        .surface = surface,
+        .lossless = lossless,
+        .context = g_main_context_ref(context),
+        .done = done,
+        .user = user,
+    };
+    g_thread_pool_push(pool(), job, NULL);
+    return job;
+}
+
+void encoder_abandon(EncoderJob *job)
+{
+    job->abandoned = true;
+}

@@ -1,0 +1,77 @@
+/*
+ * From a Frame to bytes for one client: RDPGFX PDUs, RemoteFX or NSCodec messages, or bitmaps.
+ *
+ * An Encoder holds the codec contexts of one client. Owner: PeerDisplay, except while a job is out:
+ * it moves into the job and comes back with the result, so it needs no lock and there is at most
+ * one job per client. Thread: whoever owns it; encoder_submit() and encoder_abandon() are the
+ * peer's.
+ */
+#ifndef QRDP_ENCODER_H
+#define QRDP_ENCODER_H
+
+#include <glib.h>
+#include <stdbool.h>
+
+#include "bytes.h"
+#include "framebuffer.h"
+
+typedef enum EncoderPath {
+    ENCODER_GFX,    /* RDPGFX PDUs, lossless */
+    ENCODER_RFX,    /* RemoteFX messages for stream surface bits */
+    ENCODER_NSC,    /* NSCodec messages for set surface bits */
+    ENCODER_BITMAP, /* bitmaps: lossless at 32 and 24 bits per pixel */
+} EncoderPath;
+
+typedef struct EncoderParams {
+    EncoderPath path;
+    unsigned bpp;       /* of bitmaps: 32, 24, 16 or 15 */
+    bool skip_alpha;    /* the client takes planar bitmaps without an alpha plane */
+    size_t max_part;    /* largest RemoteFX or NSCodec message, largest bitmap */
+    uint32_t rlgr_mode; /* RemoteFX entropy coder, FreeRDP's RLGR_MODE */
+} EncoderParams;
+
+/** Least .max_part: half a tile must fit as a raw bitmap (clients without multifragment updates
+ * take 16256 bytes, which a whole one passes). */
+#define ENCODER_MIN_PART (64u * 32u * 4u + 64u)
+/** Largest RDPGFX PDU made, so that every PDU fits into one slice with its frame's markers. */
+#define ENCODER_MAX_PDU (60u * 1024u)
+
+/** One update of the legacy paths. */
+typedef struct EncodedPart {
+    Rect dest;              /* what it paints */
+    uint32_t width, height; /* of the coded picture: bitmaps are padded to multiples of four */
+    bool compressed;        /* bitmaps only */
+    size_t offset, len;     /* in .bytes */
+} EncodedPart;
+
+typedef struct EncodedFrame {
+    EncoderPath path; /* ENCODER_BITMAP if lossless bitmaps were asked for */
+    Frame *frame;     /* what was encoded */
+    uint16_t surface; /* GFX: that the PDUs are for */
+    Writer bytes;     /* GFX: whole PDUs; else the parts' data */
+    GArray *parts;    /* of EncodedPart, legacy paths; else NULL */
+    int64_t encode_us;
+} EncodedFrame;
+void encoded_frame_free(EncodedFrame *encoded);
+
+typedef struct Encoder Encoder;
+
+/** NULL if FreeRDP cannot make the contexts. */
+Encoder *encoder_new(const EncoderParams *params);
+void encoder_free(Encoder *encoder);
+/** Encodes now, on this thread. @lossless: bitmaps even on a lossy path. NULL: a codec failed. */
+EncodedFrame *encoder_encode(Encoder *encoder, Frame *frame, uint16_t surface, bool lossless);
+
+typedef struct EncoderJob EncoderJob;
+
+/** The job is over: the encoder comes back; @encoded (the callee's) is NULL if a codec failed. */
+typedef void (*EncoderDone)(void *user, Encoder *encoder, EncodedFrame *encoded);
+
+/** Encodes in the pool; takes @encoder and @frame. @done runs on @context, unless the job is
+ * abandoned: then everything is freed. */
+EncoderJob *encoder_submit(Encoder *encoder, Frame *frame, uint16_t surface, bool lossless,
+                           GMainContext *context, EncoderDone done, void *user);
+/** Called on @context's thread before @done ran: it will not. */
+void encoder_abandon(EncoderJob *job);
+
+#endif

@@ -1,0 +1,523 @@
+/*
+ * Theory of operation. A display is UNDECIDED until the client's graphics pipeline has come up
+ * (PATH_GFX) or turned out not to exist (PATH_LEGACY); a pipeline that breaks later falls back too.
+ * One frame at a time is on its way: pump() asks main for one when there is damage, nothing is
+ * being asked for or encoded, output is allowed, and the path has a slot. The frame goes to the
+ * encode pool with the encoder and comes back as bytes, which are sent if the surface they were
+ * made for still exists; otherwise everything is marked as not shown. So damage accumulates in the
+ * Framebuffer and encoded frames never queue.
+ *
+ * Mode switches: a frame of another size makes a new GFX surface at once. A legacy client is
+ * deactivated and reactivated with the new size, at most twice a second, and gets nothing until
+ * peer_display_activated() is called again.
+ *
+ * All timing is one source: arm() computes when something is due next.
+ */
+#include "peer_display.h"
+
+#include "disp.h"
+#include "gfx.h"
+#include "log.h"
+#include "peer_cursor.h"
+#include "peer_display_priv.h"
+
+/* From activation until drdynvc and GFX must have come up; gfx.c has its own ten seconds. */
+#define DECIDE_US 12000000
+#define RESIZE_US 500000
+
+typedef enum DisplayPath { PATH_UNDECIDED, PATH_GFX, PATH_LEGACY } DisplayPath;
+
+typedef struct TickSource {
+    GSource source;
+    PeerDisplay *display;
+} TickSource;
+
+struct PeerDisplay {
+    rdpContext *context;
+    DvcManager *dvcs;
+    GMainContext *main_context;
+    char *subject;
+    const PeerDisplayCallbacks *callbacks;
+    void *user;
+
+    bool activated, suppressed, broken;
+    bool dvc_seen;
+    DisplayPath path;
+    int64_t decide_by; /* INT64_MAX: decided */
+    Gfx *gfx;
+    Disp *disp;
+    Legacy legacy;
+
+    bool damage;      /* main has something that we have not asked for */
+    bool asked;       /* want_frame is out */
+    Encoder *encoder; /* NULL while a job is out, or before the first frame */
+    EncoderJob *job;
+    uint32_t width, height; /* of the surface, or of the legacy desktop */
+    bool refining;          /* the frame asked for is to be lossless */
+    int64_t resized_us;
+
+    PeerCursor *cursors;
+    Cursor *cursor;
+    bool cursor_hidden;
+
+    uint64_t frames, dropped;
+    int64_t encode_us, last_us; /* sum, and of the last frame */
+
+    GSource *tick;
+};
+
+static void pump(PeerDisplay *d);
+
+static uint64_t monotonic_us(void)
+{
+    return (uint64_t)g_get_monotonic_time();
+}
+
+static void fail(PeerDisplay *d, const char *why)
+{
+    if (d->broken)
+        return;
+    d->broken = true;
+    d->callbacks->failed(d->user, why);
+}
+
+static void show_everything(PeerDisplay *d)
+{
+    d->refining = false;
+    d->damage = true;
+    d->callbacks->invalidate(d->user, NULL);
+}
+
+/* Choosing the path */
+
+static void forget_encoder(PeerDisplay *d)
+{
+    if (d->job)
+        encoder_abandon(d->job);
+    d->job = NULL;
+    g_clear_pointer(&d->encoder, encoder_free);
+}
+
+static void go_legacy(PeerDisplay *d)
+{
+    const char *why = "";
+
+    forget_encoder(d);
+    d->decide_by = INT64_MAX;
+    d->path = PATH_LEGACY;
+    if (!legacy_init(&d->legacy, d->context, &why)) {
+        fail(d, why);
+        return;
+    }
+    d->width = freerdp_settings_get_uint32(d->context->settings, FreeRDP_DesktopWidth);
+    d->height = freerdp_settings_get_uint32(d->context->settings, FreeRDP_DesktopHeight);
+    legacy_reset(&d->legacy, d->width, d->height);
+    log_info(d->subject, "graphics: %s, %u bits per pixel", legacy_name(&d->legacy),
+             d->legacy.params.bpp);
+    show_everything(d);
+}
+
+static void on_gfx_ready(void *user)
+{
+    PeerDisplay *d = user;
+
+    if (d->path != PATH_GFX) {
+        forget_encoder(d);
+        legacy_clear(&d->legacy);
+        d->path = PATH_GFX;
+        d->decide_by = INT64_MAX;
+        log_info(d->subject, "graphics: pipeline (GFX) %08x", gfx_status(d->gfx).version);
+    }
+    d->width = d->height = 0;
+    show_everything(d);
+    pump(d);
+}
+
+static void on_gfx_slot(void *user)
+{
+    pump(user);
+}
+
+static void on_gfx_unavailable(void *user, const char *why)
+{
+    PeerDisplay *d = user;
+
+    log_info(d->subject, "no graphics pipeline: %s", why);
+    gfx_free(d->gfx);
+    d->gfx = NULL;
+    if (d->activated)
+        go_legacy(d);
+    pump(d);
+}
+
+static const GfxCallbacks gfx_callbacks = {
+    .ready = on_gfx_ready, .slot = on_gfx_slot, .unavailable = on_gfx_unavailable};
+
+static bool wants_gfx(const PeerDisplay *d)
+{
+    return freerdp_settings_get_bool(d->context->settings, FreeRDP_SupportGraphicsPipeline) &&
+           freerdp_settings_get_uint32(d->context->settings, FreeRDP_ColorDepth) == 32;
+}
+
+static void on_resized(void *user, const DispLayout *layout)
+{
+    PeerDisplay *d = user;
+
+    d->callbacks->ui_size(d->user, layout->width, layout->height, layout->width_mm,
+                          layout->height_mm);
+}
+
+/* Timing */
+
+static int64_t next_due(PeerDisplay *d)
+{
+    int64_t now = g_get_monotonic_time();
+    int64_t due = d->decide_by;
+
+    if (d->gfx) {
+        uint64_t gfx = gfx_deadline(d->gfx);
+        if (gfx < (uint64_t)due)
+            due = (int64_t)gfx;
+    }
+    if (d->path == PATH_LEGACY && d->activated && !d->suppressed && !d->broken && !d->asked &&
+        !d->job)
+        due = MIN(due, d->damage ? now + LEGACY_POLL_US
+                                 : MAX(legacy_refine_at(&d->legacy), now + LEGACY_POLL_US));
+    return due;
+}
+
+static void arm(PeerDisplay *d)
+{
+    int64_t due = next_due(d);
+
+    g_source_set_ready_time(d->tick, due == INT64_MAX ? -1 : due);
+}
+
+static gboolean on_tick(GSource *source, GSourceFunc func, gpointer user)
+{
+    PeerDisplay *d = ((TickSource *)source)->display;
+    int64_t now = g_get_monotonic_time();
+
+    (void)func;
+    (void)user;
+    g_source_set_ready_time(source, -1);
+    if (now >= d->decide_by) {
+        log_info(d->subject, "no graphics pipeline: dynamic channels did not come up in time");
+        gfx_free(d->gfx);
+        d->gfx = NULL;
+        go_legacy(d);
+    }
+    if (d->gfx && (uint64_t)now >= gfx_deadline(d->gfx))
+        gfx_tick(d->gfx);
+    if (d->path == PATH_LEGACY && !d->damage && !d->asked && !d->job && !d->suppressed &&
+        now >= legacy_refine_at(&d->legacy) && legacy_may_send(&d->legacy, now) &&
+        legacy_refine(&d->legacy, d->callbacks->invalidate, d->user) > 0) {
+        d->refining = true;
+        d->damage = true;
+    }
+    pump(d);
+    return G_SOURCE_CONTINUE;
+}
+
+static GSourceFuncs tick_funcs = {.dispatch = on_tick};
+
+/* Frames */
+
+static bool slot_free(PeerDisplay *d)
+{
+    switch (d->path) {
+    case PATH_GFX:
+        return gfx_ready(d->gfx) && (gfx_surface(d->gfx) == 0 || gfx_may_send(d->gfx));
+    case PATH_LEGACY:
+        return legacy_may_send(&d->legacy, g_get_monotonic_time());
+    default:
+        return false;
+    }
+}
+
+static void pump(PeerDisplay *d)
+{
+    if (d->damage && !d->asked && !d->job && d->activated && !d->suppressed && !d->broken &&
+        slot_free(d)) {
+        d->damage = false;
+        d->asked = true;
+        d->callbacks->want_frame(d->user);
+    }
+    arm(d);
+}
+
+static bool covers_all(const Frame *frame)
+{
+    uint64_t area = 0;
+
+    for (uint32_t i = 0; i < frame->n_rects; i++)
+        area += (uint64_t)frame->rects[i].w * (uint64_t)frame->rects[i].h;
+    return frame->blank || area == (uint64_t)frame->width * frame->height;
+}
+
+/* Makes the client's picture as large as @frame. True if the frame may be sent now. */
+static bool fit(PeerDisplay *d, const Frame *frame)
+{
+    bool same = d->width == frame->width && d->height == frame->height;
+    rdpSettings *settings = d->context->settings;
+
+    if (d->path == PATH_GFX) {
+        if (same && gfx_surface(d->gfx) != 0)
+            return true;
+        if (!gfx_set_surface(d->gfx, frame->width, frame->height))
+            return false;
+        d->width = frame->width;
+        d->height = frame->height;
+        if (!covers_all(frame))
+            show_everything(d);
+        return true;
+    }
+    if (same)
+        return true;
+    if (!freerdp_settings_get_bool(settings, FreeRDP_DesktopResize)) {
+        fail(d, "the client cannot follow the guest's change of screen size");
+        return false;
+    }
+    int64_t now = g_get_monotonic_time();
+    if (now - d->resized_us < RESIZE_US) {
+        show_everything(d); /* the poll comes back to it */
+        d->legacy.last_sent_us = d->resized_us + RESIZE_US - LEGACY_FRAME_US;
+        return false;
+    }
+    d->resized_us = now;
+    d->width = frame->width;
+    d->height = frame->height;
+    legacy_reset(&d->legacy, d->width, d->height);
+    d->activated = false;
+    if (!freerdp_settings_set_uint32(settings, FreeRDP_DesktopWidth, frame->width) ||
+        !freerdp_settings_set_uint32(settings, FreeRDP_DesktopHeight, frame->height) ||
+        !d->context->update->DesktopResize(d->context))
+        fail(d, "the client could not be told the new screen size");
+    return false;
+}
+
+static bool send_frame(PeerDisplay *d, EncodedFrame *encoded)
+{
+    if (!d->activated || d->suppressed)
+        return false;
+    if (d->path == PATH_GFX) {
+        if (encoded->path != ENCODER_GFX || encoded->surface != gfx_surface(d->gfx))
+            return false;
+        return encoded->bytes.len == 0 ||
+               gfx_send_frame(d->gfx, encoded->bytes.data, encoded->bytes.len);
+    }
+    if (encoded->path == ENCODER_GFX || encoded->frame->width != d->width ||
+        encoded->frame->height != d->height)
+        return false;
+    if (!legacy_send(&d->legacy, encoded, g_get_monotonic_time())) {
+        fail(d, "drawing failed");
+        return false;
+    }
+    return true;
+}
+
+static void on_encoded(void *user, Encoder *encoder, EncodedFrame *encoded)
+{
+    PeerDisplay *d = user;
+
+    d->job = NULL;
+    d->encoder = encoder;
+    if (!encoded) {
+        fail(d, "a picture could not be encoded");
+        return;
+    }
+    d->last_us = encoded->encode_us;
+    d->encode_us += encoded->encode_us;
+    log_trace(d->subject, "frame of %u rectangles: %zu bytes, encoded in %" G_GINT64_FORMAT " us",
+              encoded->frame->n_rects, encoded->bytes.len, encoded->encode_us);
+    if (send_frame(d, encoded)) {
+        d->frames++;
+    } else {
+        d->dropped++;
+        show_everything(d);
+    }
+    encoded_frame_free(encoded);
+    pump(d);
+}
+
+static bool ensure_encoder(PeerDisplay *d)
+{
+    EncoderParams gfx = {.path = ENCODER_GFX, .bpp = 32};
+
+    if (!d->encoder)
+        d->encoder = encoder_new(d->path == PATH_GFX ? &gfx : &d->legacy.params);
+    if (!d->encoder)
+        fail(d, "the picture encoder could not be made");
+    return d->encoder != NULL;
+}
+
+void peer_display_frame(PeerDisplay *display, Frame *frame)
+{
+    PeerDisplay *d = display;
+
+    d->asked = false;
+    bool lossless = d->refining;
+    d->refining = false;
+    if (d->broken || d->path == PATH_UNDECIDED || !d->activated || d->suppressed || d->job) {
+        show_everything(d);
+    } else if (fit(d, frame) && ensure_encoder(d)) {
+        uint16_t surface = d->path == PATH_GFX ? gfx_surface(d->gfx) : 0;
+        d->job = encoder_submit(g_steal_pointer(&d->encoder), frame_ref(frame), surface, lossless,
+                                d->main_context, on_encoded, d);
+    }
+    frame_unref(frame);
+    pump(d);
+}
+
+void peer_display_no_frame(PeerDisplay *display)
+{
+    display->asked = false;
+    display->refining = false;
+    pump(display);
+}
+
+void peer_display_damaged(PeerDisplay *display)
+{
+    display->damage = true;
+    pump(display);
+}
+
+/* Cursor */
+
+static void show_cursor(PeerDisplay *d)
+{
+    if (!d->activated || (!d->cursor && !d->cursor_hidden))
+        return;
+    if (!peer_cursor_show(d->cursors, d->cursor))
+        log_debug(d->subject, "the pointer's shape could not be sent");
+}
+
+void peer_display_cursor(PeerDisplay *display, Cursor *cursor)
+{
+    if (display->cursor)
+        cursor_unref(display->cursor);
+    display->cursor = cursor;
+    display->cursor_hidden = cursor == NULL;
+    show_cursor(display);
+}
+
+/* Life */
+
+void peer_display_activated(PeerDisplay *display)
+{
+    PeerDisplay *d = display;
+
+    d->activated = true;
+    peer_cursor_reset(d->cursors);
+    show_cursor(d);
+    if (d->path == PATH_LEGACY) {
+        legacy_reset(&d->legacy, d->width, d->height);
+        show_everything(d);
+    } else if (d->path == PATH_UNDECIDED && !wants_gfx(d)) {
+        go_legacy(d);
+    } else if (d->path == PATH_UNDECIDED && d->dvc_seen && !d->gfx) {
+        go_legacy(d); /* the pipeline was refused before we were allowed to draw */
+    } else if (d->path == PATH_UNDECIDED) {
+        d->decide_by = g_get_monotonic_time() + DECIDE_US;
+    }
+    pump(d);
+}
+
+void peer_display_dvc_ready(PeerDisplay *display)
+{
+    PeerDisplay *d = display;
+
+    if (d->dvc_seen)
+        return;
+    d->dvc_seen = true;
+    if (d->path == PATH_UNDECIDED && wants_gfx(d)) {
+        d->gfx = gfx_new(d->dvcs, d->subject, monotonic_us, &gfx_callbacks, d);
+        if (!d->gfx && d->activated)
+            go_legacy(d);
+    }
+    if (freerdp_settings_get_bool(d->context->settings, FreeRDP_SupportDisplayControl))
+        d->disp = disp_new(d->dvcs, d->subject, on_resized, d);
+    pump(d);
+}
+
+void peer_display_suppress(PeerDisplay *display, bool allow)
+{
+    if (display->suppressed == !allow)
+        return;
+    display->suppressed = !allow;
+    if (allow)
+        show_everything(display);
+    pump(display);
+}
+
+void peer_display_refresh(PeerDisplay *display, const Rect *rects, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        display->callbacks->invalidate(display->user, &rects[i]);
+    display->damage = display->damage || n > 0;
+    pump(display);
+}
+
+PeerDisplay *peer_display_new(rdpContext *context, DvcManager *dvcs, GMainContext *main_context,
+                              const char *subject, const PeerDisplayCallbacks *callbacks,
+                              void *user)
+{
+    PeerDisplay *d = g_new0(PeerDisplay, 1);
+
+    d->context = context;
+    d->dvcs = dvcs;
+    d->main_context = g_main_context_ref(main_context);
+    d->subject = g_strdup(subject);
+    d->callbacks = callbacks;
+    d->user = user;
+    d->decide_by = INT64_MAX;
+    d->damage = true;
+    d->cursors = peer_cursor_new(context);
+    d->tick = g_source_new(&tick_funcs, sizeof(TickSource));
+    ((TickSource *)d->tick)->display = d;
+    g_source_attach(d->tick, main_context);
+    return d;
+}
+
+void peer_display_free(PeerDisplay *display)
+{
+    if (!display)
+        return;
+    g_source_destroy(display->tick);
+    g_source_unref(display->tick);
+    forget_encoder(display);
+    gfx_free(display->gfx);
+    disp_free(display->disp);
+    legacy_clear(&display->legacy);
+    peer_cursor_free(display->cursors);
+    if (display->cursor)
+        cursor_unref(display->cursor);
+    g_main_context_unref(display->main_context);
+    g_free(display->subject);
+    g_free(display);
+}
+
+char *peer_display_status(const PeerDisplay *display)
+{
+    const PeerDisplay *d = display;
+    const char *state = d->suppressed ? ", output suppressed by the client" : "";
+    int64_t mean =
+        d->frames + d->dropped > 0 ? d->encode_us / (int64_t)(d->frames + d->dropped) : 0;
+
+    if (d->path == PATH_GFX) {
+        GfxStatus s = gfx_status(d->gfx);
+        return g_strdup_printf(
+            "GFX %08x lossless %ux%u, %" G_GUINT64_FORMAT " frames, %" G_GUINT64_FORMAT
+            " bytes, %u of %u unacknowledged%s, round trip %" G_GUINT64_FORMAT
+            " us, encoding %" G_GINT64_FORMAT " us%s",
+            s.version, d->width, d->height, s.frames, s.bytes, s.in_flight, s.window,
+            s.suspended ? " (client does not acknowledge)" : "", s.rtt_us, mean, state);
+    }
+    if (d->path == PATH_LEGACY)
+        return g_strdup_printf("%s %ux%u at %u bits per pixel, %" G_GUINT64_FORMAT
+                               " frames, %" G_GUINT64_FORMAT " bytes, encoding %" G_GINT64_FORMAT
+                               " us%s",
+                               legacy_name(&d->legacy), d->width, d->height, d->legacy.params.bpp,
+                               d->legacy.frames, d->legacy.bytes, mean, state);
+    return g_strdup("waiting for the client's graphics pipeline");
+}

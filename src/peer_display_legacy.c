@@ -1,0 +1,281 @@
+/*
+ * Theory of operation. The ladder is RemoteFX, NSCodec, bitmaps, by what the client's capability
+ * sets say (rdp-server.md 8). All of them leave as fast-path updates, which may not be larger than
+ * the client's MultifragMaxRequestSize. Frames are bracketed by frame markers where the client
+ * knows them, and counted by the pacer where it acknowledges them; otherwise the socket is the only
+ * measure: no frame is asked for while FreeRDP's output buffer is not empty.
+ *
+ * RemoteFX and NSCodec lose. Each tile shown with loss is remembered, and when the picture has
+ * rested for a quarter of a second such tiles are shown again as bitmaps, some at a time, so that
+ * a still picture ends up exact.
+ */
+#include "peer_display_priv.h"
+
+#include <freerdp/peer.h>
+#include <freerdp/update.h>
+#include <string.h>
+
+/* Of one update: TS_UPDATE_BITMAP_DATA and fast-path headers; and per rectangle. */
+#define UPDATE_HEADER 64u
+#define RECT_HEADER 32u
+
+static uint32_t u32(const Legacy *legacy, FreeRDP_Settings_Keys_UInt32 id)
+{
+    return freerdp_settings_get_uint32(legacy->context->settings, id);
+}
+
+static bool flag(const Legacy *legacy, FreeRDP_Settings_Keys_Bool id)
+{
+    return freerdp_settings_get_bool(legacy->context->settings, id);
+}
+
+static EncoderPath choose_path(const Legacy *legacy)
+{
+    uint32_t commands = u32(legacy, FreeRDP_SurfaceCommandsSupported);
+
+    if (legacy->params.bpp != 32 || !flag(legacy, FreeRDP_SurfaceCommandsEnabled))
+        return ENCODER_BITMAP;
+    if (flag(legacy, FreeRDP_RemoteFxCodec) && u32(legacy, FreeRDP_RemoteFxCodecId) != 0 &&
+        (commands & SURFCMDS_STREAM_SURFACE_BITS) && legacy->max_update >= 65536)
+        return ENCODER_RFX;
+    if (flag(legacy, FreeRDP_NSCodec) && u32(legacy, FreeRDP_NSCodecId) != 0 &&
+        (commands & SURFCMDS_SET_SURFACE_BITS) && legacy->max_update >= 32768)
+        return ENCODER_NSC;
+    return ENCODER_BITMAP;
+}
+
+bool legacy_init(Legacy *legacy, rdpContext *context, const char **why)
+{
+    memset(legacy, 0, sizeof(*legacy));
+    legacy->context = context;
+    if (!flag(legacy, FreeRDP_FastPathOutput)) {
+        *why = "the client takes no fast-path output, nothing can be drawn for it";
+        return false;
+    }
+    uint32_t limit = u32(legacy, FreeRDP_MultifragMaxRequestSize);
+    if (limit < ENCODER_MIN_PART + UPDATE_HEADER + RECT_HEADER) {
+        *why = "the client's largest update is too small to draw with";
+        return false;
+    }
+    legacy->max_update = MIN(limit, LEGACY_LARGEST_UPDATE) - UPDATE_HEADER;
+
+    uint32_t depth = u32(legacy, FreeRDP_ColorDepth);
+    if (depth != 32 && depth != 24 && depth != 16 && depth != 15) {
+        *why = "the client's colour depth is not 15, 16, 24 or 32 bits";
+        return false;
+    }
+    legacy->params.bpp = depth;
+    legacy->params.skip_alpha = flag(legacy, FreeRDP_DrawAllowSkipAlpha);
+    legacy->params.rlgr_mode = u32(legacy, FreeRDP_RemoteFxRlgrMode);
+    legacy->params.path = choose_path(legacy);
+    /* RemoteFX counts tile data only: leave room for the message around it */
+    legacy->params.max_part =
+        legacy->max_update - (legacy->params.path == ENCODER_RFX ? 2048 : RECT_HEADER);
+    legacy->markers =
+        flag(legacy, FreeRDP_SurfaceFrameMarkerEnabled) && legacy->params.path != ENCODER_BITMAP;
+    legacy->acks = legacy->markers && u32(legacy, FreeRDP_FrameAcknowledge) > 0;
+    pacer_init(&legacy->pacer);
+    return true;
+}
+
+void legacy_clear(Legacy *legacy)
+{
+    g_clear_pointer(&legacy->lossy, g_free);
+    legacy->n_lossy = 0;
+}
+
+void legacy_reset(Legacy *legacy, uint32_t width, uint32_t height)
+{
+    legacy_clear(legacy);
+    legacy->columns = (width + FRAMEBUFFER_TILE - 1) / FRAMEBUFFER_TILE;
+    legacy->rows = (height + FRAMEBUFFER_TILE - 1) / FRAMEBUFFER_TILE;
+    legacy->lossy = g_malloc0((size_t)legacy->columns * legacy->rows);
+    pacer_forget(&legacy->pacer);
+}
+
+const char *legacy_name(const Legacy *legacy)
+{
+    switch (legacy->params.path) {
+    case ENCODER_RFX:
+        return "RemoteFX";
+    case ENCODER_NSC:
+        return "NSCodec";
+    default:
+        return legacy->params.bpp == 32 ? "planar bitmaps" : "interleaved bitmaps";
+    }
+}
+
+/* FreeRDP keeps the newest acknowledged frame in a public member of the peer. */
+static void look_at_acks(Legacy *legacy, int64_t now)
+{
+    uint32_t acked = legacy->context->peer->ack_frame_id;
+
+    if (legacy->acks && acked != legacy->seen_ack) {
+        legacy->seen_ack = acked;
+        pacer_acked(&legacy->pacer, acked, acked == UINT32_MAX, (uint64_t)now);
+    }
+}
+
+bool legacy_may_send(Legacy *legacy, int64_t now)
+{
+    freerdp_peer *peer = legacy->context->peer;
+
+    look_at_acks(legacy, now);
+    if (peer->IsWriteBlocked(peer))
+        return false;
+    if (!legacy->acks)
+        return now - legacy->last_sent_us >= LEGACY_FRAME_US;
+    if (!legacy->pacer.suspended && legacy->pacer.n >= u32(legacy, FreeRDP_FrameAcknowledge) &&
+        legacy->pacer.n > 0 &&
+        now - (int64_t)legacy->pacer.frames[0].sent_us < (int64_t)PACER_LOST_US)
+        return false;
+    return pacer_may_send(&legacy->pacer, (uint64_t)now);
+}
+
+static void mark(Legacy *legacy, const EncodedFrame *encoded, int64_t now)
+{
+    bool loss = encoded->path != ENCODER_BITMAP;
+
+    for (uint32_t i = 0; i < encoded->frame->n_rects; i++) {
+        const Rect *r = &encoded->frame->rects[i];
+        for (uint32_t y = (uint32_t)r->y / FRAMEBUFFER_TILE;
+             y * FRAMEBUFFER_TILE < (uint32_t)(r->y + r->h); y++) {
+            for (uint32_t x = (uint32_t)r->x / FRAMEBUFFER_TILE;
+                 x * FRAMEBUFFER_TILE < (uint32_t)(r->x + r->w); x++) {
+                uint8_t *tile = &legacy->lossy[(size_t)y * legacy->columns + x];
+                legacy->n_lossy += loss;
+                legacy->n_lossy -= *tile;
+                *tile = loss;
+            }
+        }
+    }
+    if (loss)
+        legacy->last_lossy_us = now;
+}
+
+int64_t legacy_refine_at(const Legacy *legacy)
+{
+    return legacy->n_lossy > 0 ? legacy->last_lossy_us + LEGACY_REST_US : INT64_MAX;
+}
+
+uint32_t legacy_refine(Legacy *legacy, void (*invalidate)(void *user, const Rect *rect), void *user)
+{
+    uint32_t tiles = 0;
+
+    for (uint32_t y = 0; y < legacy->rows; y++) {
+        const uint8_t *row = legacy->lossy + (size_t)y * legacy->columns;
+        for (uint32_t x = 0; x < legacy->columns && tiles < LEGACY_REFINE_TILES;) {
+            uint32_t n = 0;
+            while (x + n < legacy->columns && row[x + n] && tiles + n < LEGACY_REFINE_TILES)
+                n++;
+            if (n > 0) {
+                Rect rect = {(int32_t)(x * FRAMEBUFFER_TILE), (int32_t)(y * FRAMEBUFFER_TILE),
+                             (int32_t)(n * FRAMEBUFFER_TILE), (int32_t)FRAMEBUFFER_TILE};
+                invalidate(user, &rect);
+            }
+            tiles += n;
+            x += n + 1;
+        }
+    }
+    return tiles;
+}
+
+static bool send_bitmaps(Legacy *legacy, const EncodedFrame *encoded)
+{
+    rdpUpdate *update = legacy->context->update;
+    GArray *batch = g_array_new(FALSE, TRUE, sizeof(BITMAP_DATA));
+    unsigned bpp = legacy->params.bpp;
+    size_t size = 0;
+    bool ok = true;
+
+    for (guint i = 0; i < encoded->parts->len && ok; i++) {
+        const EncodedPart *part = &g_array_index(encoded->parts, EncodedPart, i);
+        BITMAP_DATA data = {
+            .destLeft = (UINT32)part->dest.x,
+            .destTop = (UINT32)part->dest.y,
+            .destRight = (UINT32)(part->dest.x + part->dest.w - 1),
+            .destBottom = (UINT32)(part->dest.y + part->dest.h - 1),
+            .width = part->width,
+            .height = part->height,
+            .bitsPerPixel = bpp,
+            .bitmapLength = (UINT32)part->len,
+            .cbCompMainBodySize = (UINT32)part->len,
+            .cbScanWidth = part->width * ((bpp + 7) / 8),
+            .cbUncompressedSize = part->width * part->height * ((bpp + 7) / 8),
+            .bitmapDataStream = encoded->bytes.data + part->offset,
+            .compressed = part->compressed,
+        };
+        g_array_append_val(batch, data);
+        size += part->len + RECT_HEADER;
+        if (i + 1 < encoded->parts->len && size + part[1].len + RECT_HEADER <= legacy->max_update)
+            continue;
+        BITMAP_UPDATE bitmap = {.number = batch->len,
+                                .rectangles = (BITMAP_DATA *)(void *)batch->data,
+                                .skipCompression = TRUE};
+        ok = update->BitmapUpdate(legacy->context, &bitmap);
+        g_array_set_size(batch, 0);
+        size = 0;
+    }
+    g_array_unref(batch);
+    return ok;
+}
+
+static bool send_surface_bits(Legacy *legacy, const EncodedFrame *encoded)
+{
+    rdpUpdate *update = legacy->context->update;
+    bool rfx = encoded->path == ENCODER_RFX;
+    bool ok = true;
+
+    for (guint i = 0; i < encoded->parts->len && ok; i++) {
+        const EncodedPart *part = &g_array_index(encoded->parts, EncodedPart, i);
+        SURFACE_BITS_COMMAND command = {
+            .cmdType = rfx ? CMDTYPE_STREAM_SURFACE_BITS : CMDTYPE_SET_SURFACE_BITS,
+            .destLeft = (UINT32)part->dest.x,
+            .destTop = (UINT32)part->dest.y,
+            .destRight = (UINT32)(part->dest.x + part->dest.w),
+            .destBottom = (UINT32)(part->dest.y + part->dest.h),
+            .skipCompression = TRUE,
+            .bmp =
+                {
+                    .bpp = 32,
+                    .codecID =
+                        (UINT16)u32(legacy, rfx ? FreeRDP_RemoteFxCodecId : FreeRDP_NSCodecId),
+                    .width = (UINT16)part->width,
+                    .height = (UINT16)part->height,
+                    .bitmapDataLength = (UINT32)part->len,
+                    .bitmapData = encoded->bytes.data + part->offset,
+                },
+        };
+        ok = update->SurfaceBits(legacy->context, &command);
+    }
+    return ok;
+}
+
+static bool send_marker(Legacy *legacy, UINT32 action)
+{
+    SURFACE_FRAME_MARKER marker = {.frameAction = action, .frameId = legacy->frame_id};
+
+    return !legacy->markers ||
+           legacy->context->update->SurfaceFrameMarker(legacy->context, &marker);
+}
+
+bool legacy_send(Legacy *legacy, const EncodedFrame *encoded, int64_t now)
+{
+    if (encoded->parts->len == 0)
+        return true;
+    legacy->frame_id++;
+    if (!send_marker(legacy, SURFACECMD_FRAMEACTION_BEGIN))
+        return false;
+    if (encoded->path == ENCODER_BITMAP ? !send_bitmaps(legacy, encoded)
+                                        : !send_surface_bits(legacy, encoded))
+        return false;
+    if (!send_marker(legacy, SURFACECMD_FRAMEACTION_END))
+        return false;
+    mark(legacy, encoded, now);
+    if (legacy->acks)
+        pacer_sent(&legacy->pacer, legacy->frame_id, encoded->bytes.len, (uint64_t)now);
+    legacy->last_sent_us = now;
+    legacy->frames++;
+    legacy->bytes += encoded->bytes.len;
+    return true;
+}
