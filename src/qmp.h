@@ -15,6 +15,9 @@ typedef struct Qmp Qmp;
 
 /** @path: the monitor's unix socket. Nothing is connected yet. */
 Qmp *qmp_new(const char *path);
+/** How long a monitor that has not greeted yet may take (default 5 s): a QEMU that is just starting
+ * up needs longer. */
+void qmp_set_patience(Qmp *qmp, unsigned seconds);
 void qmp_free(Qmp *qmp); /* pending operations end with an error before this returns */
 
 /** Attaches to `-display dbus,p2p=yes`: getfd + add_client "@dbus-display", then D-Bus
