@@ -1,9 +1,10 @@
 # ./dev setup: installs the Debian packages that are missing. Sourced by ./dev.
 #
 # Two releases are known. Debian 12 takes FreeRDP 3, QEMU 10 and libvirt 11 from its backports suite;
-# Debian 13 only FreeRDP, because 3.13 to 3.15 as a server reject clients that send monitor data. A package
-# from backports is asked for by name as package/suite, so that nothing else moves there. The suite is
-# added as a copy of the machine's own entry for its release: same mirror, same keyring, same options.
+# Debian 13 only FreeRDP, because 3.13 to 3.15 as a server reject clients that send monitor data. What comes
+# from backports is named (package/suite, and their source packages for what those need), so that nothing
+# else moves there, now or later. The suite is added as a copy of the machine's own entry for its release:
+# same mirror, same keyring, same options.
 
 apt_etc=${QRDP_APT_ETC:-/etc/apt}
 
@@ -112,6 +113,18 @@ setup_add_backports() {
     as_root chmod 644 "$file"
 }
 
+# Apt preferences for one run: these source packages from backports. Asking for package/suite is not enough,
+# because the solver of newer releases does not take dependencies along.
+setup_pins() {
+    local source sources=freerdp3
+    [ "$codename" != bookworm ] || sources="freerdp3 qemu seabios brltty libvirt"
+    [ ! -f "$apt_etc/preferences" ] || cat "$apt_etc/preferences"
+    for source in $sources; do
+        printf '\nPackage: src:%s\nPin: release n=%s-backports\nPin-Priority: 600\n' \
+            "$source" "$codename"
+    done
+}
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then
         "$@"
@@ -135,7 +148,7 @@ setup_apt() {
 }
 
 dev_setup() {
-    local missing plain=() newer=() package minimum
+    local missing plain=() newer=() package minimum pins=build-setup.pins
     if [ ! -r /etc/os-release ]; then
         die "packages can be installed on Debian 12 and 13 only"
     fi
@@ -159,8 +172,11 @@ dev_setup() {
         setup_add_backports
         newer=("${newer[@]/%//$codename-backports}")
     fi
+    setup_pins >"$pins"
     setup_apt update
-    setup_apt install --no-install-recommends "${plain[@]}" "${newer[@]}"
+    setup_apt install --no-install-recommends -o "Dir::Etc::Preferences=$PWD/$pins" \
+        "${plain[@]}" "${newer[@]}"
+    rm -f "$pins"
     missing=$(setup_packages | setup_missing)
     [ -z "$missing" ] || die "still missing or too old after installing: $(echo "$missing" | tr '\n' ' ')"
 }
