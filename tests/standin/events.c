@@ -379,6 +379,12 @@ int libusb_wait_for_event(libusb_context *ctx, struct timeval *tv)
     return pthread_cond_timedwait(&ctx->waiters_cond, &ctx->waiters_lock, &ts) == ETIMEDOUT;
 }
 
+/* Set by the caller's callback, perhaps in another thread. */
+static bool is_set(const int *completed)
+{
+    return completed && __atomic_load_n(completed, __ATOMIC_ACQUIRE);
+}
+
 int libusb_handle_events_timeout_completed(libusb_context *ctx, struct timeval *tv, int *completed)
 {
     int result = 0;
@@ -388,17 +394,17 @@ int libusb_handle_events_timeout_completed(libusb_context *ctx, struct timeval *
         bool active;
 
         if (libusb_try_lock_events(ctx) == 0) {
-            if (!completed || !*(volatile int *)completed)
+            if (!is_set(completed))
                 result = libusb_handle_events_locked(ctx, tv);
             libusb_unlock_events(ctx);
             return result;
         }
         libusb_lock_event_waiters(ctx);
         active = libusb_event_handler_active(ctx);
-        if (active && (!completed || !*(volatile int *)completed))
+        if (active && !is_set(completed))
             libusb_wait_for_event(ctx, tv);
         libusb_unlock_event_waiters(ctx);
-        if (active || (completed && *(volatile int *)completed))
+        if (active || is_set(completed))
             return 0;
     }
 }

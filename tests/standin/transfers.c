@@ -201,7 +201,7 @@ int libusb_cancel_transfer(struct libusb_transfer *t)
 
 static void LIBUSB_CALL sync_done(struct libusb_transfer *t)
 {
-    *(int *)t->user_data = 1;
+    __atomic_store_n((int *)t->user_data, 1, __ATOMIC_RELEASE);
 }
 
 static int sync_result(const struct libusb_transfer *t)
@@ -229,7 +229,7 @@ static int sync_run(struct libusb_transfer *t, int *completed)
 
     if (result)
         return result;
-    while (!*completed) {
+    while (!__atomic_load_n(completed, __ATOMIC_ACQUIRE)) {
         result = libusb_handle_events_completed(t->dev_handle->dev->ctx, completed);
         if (result && result != LIBUSB_ERROR_INTERRUPTED)
             libusb_cancel_transfer(t);

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <libusb.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -535,7 +536,7 @@ static void test_descriptors(void)
 
 /* ---- threads ---- */
 
-static volatile int stop_events;
+static atomic_bool stop_events;
 
 static void *event_thread(void *arg)
 {
@@ -563,7 +564,7 @@ static void test_threads(void)
         assert(libusb_bulk_transfer(h, 0x81, buf, 512, &n, 5000) == 0 && n == 512);
     }
     printf("# one bulk transfer across threads: %.1f us\n", (now_ms() - start) * 1e3 / ROUNDS / 2);
-    stop_events = 1;
+    stop_events = true;
     libusb_interrupt_event_handler(ctx);
     pthread_join(t, NULL);
     assert(counter("loop", "violations") == 0);
