@@ -36,6 +36,8 @@
 #define EXIT_USAGE 2
 #define ATTACH_PAUSE_MS 250
 #define CHILD_LINGER_MS 2000
+#define ATTACH_PATIENCE_S 5 /* for a QMP monitor to greet: another client may be in it */
+#define START_PATIENCE_S 60 /* for a QEMU that is just starting, on a busy host */
 #define FAILURE_LINGER_S 10 /* how long libvirt gets to fetch the reason of a failed start */
 #define LEAVE_LIMIT_S 10    /* a shutdown that hangs is our bug; it must not become libvirt's */
 
@@ -224,6 +226,8 @@ static bool start_attaching(App *app, const char *qmp_path)
 {
     app->qmp_path = qmp_path;
     app->qmp = qmp_new(qmp_path);
+    qmp_set_patience(app->qmp,
+                     app->config->mode == CONFIG_RUN ? START_PATIENCE_S : ATTACH_PATIENCE_S);
     set_timer(app, 0, try_attach);
     return true;
 }
