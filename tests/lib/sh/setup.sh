@@ -2,8 +2,7 @@
 #
 # Two releases are known. Debian 12 takes FreeRDP 3, QEMU 10 and libvirt 11 from its backports suite;
 # Debian 13 only FreeRDP, because 3.13 to 3.15 as a server reject clients that send monitor data. What comes
-# from backports is named (package/suite, and their source packages for what those need), so that nothing
-# else moves there, now or later. The suite is added as a copy of the machine's own entry for its release:
+# from backports is named by source package, for one run of apt, so that nothing else moves there. The suite is added as a copy of the machine's own entry for its release:
 # same mirror, same keyring, same options.
 
 apt_etc=${QRDP_APT_ETC:-/etc/apt}
@@ -15,7 +14,7 @@ setup_packages() { # prints "package minimum-version" for this release, "-" = an
         backported_libvirt=11.1
     fi
     printf '%s -\n' gcc libc6-dev meson ninja-build pkg-config libglib2.0-dev libusb-1.0-0-dev \
-        libusbredirparser-dev libxkbcommon-dev libssl-dev libdrm-dev \
+        libusbredirparser-dev libxkbcommon-dev libssl-dev libpixman-1-dev libdrm-dev \
         seabios python3 busybox-static cpio kmod xz-utils zstd gzip dosfstools mtools e2fsprogs \
         xvfb xauth x11-utils x11-apps xdotool xkb-data dbus util-linux procps
     [ "$codename" != trixie ] || echo "openssl-provider-legacy -"
@@ -113,8 +112,8 @@ setup_add_backports() {
     as_root chmod 644 "$file"
 }
 
-# Apt preferences for one run: these source packages from backports. Asking for package/suite is not enough,
-# because the solver of newer releases does not take dependencies along.
+# Apt preferences for one run: these source packages from backports. Asking for package/suite does less and
+# more: Debian 13's solver takes no dependencies along, that of Debian 12 takes also those that need not be.
 setup_pins() {
     local source sources=freerdp3
     [ "$codename" != bookworm ] || sources="freerdp3 qemu seabios brltty libvirt"
@@ -170,7 +169,6 @@ dev_setup() {
     : >build-setup.log
     if [ ${#newer[@]} -gt 0 ] && needs_backports "${newer[@]}"; then
         setup_add_backports
-        newer=("${newer[@]/%//$codename-backports}")
     fi
     setup_pins >"$pins"
     setup_apt update
