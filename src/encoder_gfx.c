@@ -16,6 +16,8 @@
 /* A block of this many pixels is the most that is tried at once. */
 #define BLOCK_PIXELS (TILE * TILE * 64u)
 #define BLOCK_MAX_ROWS 8
+/* The most that may go raw: what run lengths made larger, and still fits a PDU. */
+#define RAW_PIXELS (ENCODER_MAX_PDU / 3 / TILE * TILE)
 
 typedef struct Fill {
     uint32_t colour;
@@ -33,7 +35,8 @@ bool encoder_gfx_init(Encoder *encoder)
     encoder->planar =
         freerdp_bitmap_planar_context_new(PLANAR_FORMAT_HEADER_NA | PLANAR_FORMAT_HEADER_RLE,
                                           TILE * TILE, BLOCK_PIXELS / TILE / TILE);
-    encoder->planar_raw = freerdp_bitmap_planar_context_new(PLANAR_FORMAT_HEADER_NA, TILE, TILE);
+    encoder->planar_raw =
+        freerdp_bitmap_planar_context_new(PLANAR_FORMAT_HEADER_NA, TILE, RAW_PIXELS / TILE);
     if (!encoder->planar || !encoder->planar_raw)
         return false;
     freerdp_planar_topdown_image(encoder->planar, TRUE);
@@ -207,9 +210,10 @@ static bool write_block(Encoder *encoder, EncodedFrame *encoded, const Rect *blo
         }
         return write_block(encoder, encoded, &a) && write_block(encoder, encoded, &b);
     }
-    if ((!ok || len > w * h * 3 + 2) &&
-        !freerdp_bitmap_compress_planar(encoder->planar_raw, data, PIXEL_FORMAT_BGRX32, w, h,
-                                        frame->stride, encoder->scratch, &len))
+    bool raw = !ok || len > w * h * 3 + 2;
+    g_assert(!raw || w * h <= RAW_PIXELS);
+    if (raw && !freerdp_bitmap_compress_planar(encoder->planar_raw, data, PIXEL_FORMAT_BGRX32, w, h,
+                                               frame->stride, encoder->scratch, &len))
         return false;
     gfx_write_wire_to_surface_1(&encoded->bytes, encoded->surface, GFX_CODEC_PLANAR, GFX_PIXEL_XRGB,
                                 &rect, encoder->scratch, len);
