@@ -14,7 +14,7 @@ void announce_print(const Server *server, bool has_credentials, const char *run_
     }
     if (!address)
         return;
-    const char *user = has_credentials ? " /u:USER" : "";
+    const char *user = has_credentials ? " /u:USER" : " /u: /p:";
     fprintf(stderr,
             "  Windows:  mstsc /v:%s\n"
             "  Linux:    xfreerdp3 /v:%s%s\n"
@@ -22,9 +22,9 @@ void announce_print(const Server *server, bool has_credentials, const char *run_
             "            xfreerdp3 /v:%s%s /usb:id:1234:5678\n",
             address, address, user, address, user);
     if (!has_credentials)
-        fprintf(stderr, "  No user has a password yet, so any name and password of this machine's "
-                        "users are let in, and nobody from elsewhere.\n"
-                        "  Set one with: qrdp passwd USER\n");
+        fprintf(stderr,
+                "  No user has a password: everybody on this host is let in, and nobody from "
+                "elsewhere.\n  Set one with: qrdp passwd USER\n");
     if (run_dir)
         fprintf(stderr, "  Clients and devices: qrdp status --run-dir=%s\n", run_dir);
 }
