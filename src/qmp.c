@@ -82,7 +82,9 @@ static char *read_line(Job *job, GError **error)
     gsize searched = 0;
 
     while (true) {
-        const guint8 *end = memchr(job->input->data + searched, '\n', job->input->len - searched);
+        const guint8 *end = job->input->len > searched ? memchr(job->input->data + searched, '\n',
+                                                                job->input->len - searched)
+                                                       : NULL;
         if (end) {
             gsize len = (gsize)(end - job->input->data);
             char *line = g_strndup((const char *)job->input->data, len);
