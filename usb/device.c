@@ -231,7 +231,7 @@ static bool on_ready(void *user)
 
     if (!active(d))
         return true;
-    if (d->selecting > 0 || redir_backlog(d->redir) > USB_MAX_GUEST_BACKLOG)
+    if (d->selecting > 0 || redir_congested(d->redir))
         return false;
     if (full_since != UINT64_MAX && d->now < full_since + DEVICE_CANCEL_PERIOD_US)
         return false;
@@ -270,7 +270,7 @@ static void leave(UsbDevice *d)
         before = d->input_len;
         if (!redir_flush(d->redir) && d->state != USB_DEVICE_BROKEN)
             set_state(d, USB_DEVICE_BROKEN, "QEMU has closed its end of the stream");
-        if (d->streams_paused && redir_backlog(d->redir) <= USB_MAX_GUEST_BACKLOG / 2) {
+        if (d->streams_paused && redir_relieved(d->redir)) {
             d->streams_paused = false;
             device_pump(d);
         }
@@ -285,6 +285,7 @@ static void leave(UsbDevice *d)
         d->over_cap = true;
         d->over_cap_since = d->now;
     }
+    transfer_table_time_unknown(&d->table);
     d->busy = false;
 }
 

@@ -66,7 +66,7 @@ void stream_refill(UsbDevice *d, Pipe *pipe)
 {
     Stream *s = &pipe->stream;
 
-    if (redir_backlog(d->redir) > USB_MAX_GUEST_BACKLOG)
+    if (redir_congested(d->redir))
         d->streams_paused = true;
     while (s->running && !s->recovering && !d->streams_paused && s->live < s->window) {
         UsbRequest request = {

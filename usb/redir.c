@@ -27,6 +27,8 @@
 #define HEADER_LEN_64 16u
 #define BULK_HEADER_LEN 10u
 #define MAX_DATA_PACKET (USB_MAX_TRANSFER_BYTES + 16u)
+#define MAX_QUEUED_PACKETS                                                                         \
+    1000u                       /* the library walks its queue to append; QEMU holds 1000 reports */
 #define MAX_OTHER_PACKET 65536u /* the largest are filter rules, 20 to 30 bytes each */
 
 struct Redir {
@@ -422,6 +424,22 @@ bool redir_flush(Redir *redir)
 uint64_t redir_backlog(const Redir *redir)
 {
     return usbredirparser_get_bufferered_output_size(redir->parser);
+}
+
+static bool queue_above(const Redir *redir, unsigned divisor)
+{
+    return redir_backlog(redir) > USB_MAX_GUEST_BACKLOG / divisor ||
+           usbredirparser_has_data_to_write(redir->parser) > (int)(MAX_QUEUED_PACKETS / divisor);
+}
+
+bool redir_congested(const Redir *redir)
+{
+    return queue_above(redir, 1);
+}
+
+bool redir_relieved(const Redir *redir)
+{
+    return !queue_above(redir, 2);
 }
 
 void redir_send_device_connect(Redir *redir, const UsbDescriptors *d)

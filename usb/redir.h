@@ -80,6 +80,11 @@ void redir_free_data(Redir *redir, uint8_t *data);
 bool redir_flush(Redir *redir);
 /** Bytes that are queued for QEMU. */
 uint64_t redir_backlog(const Redir *redir);
+/** QEMU does not read: the queue is above USB_MAX_GUEST_BACKLOG bytes, or so many packets that
+ * queueing another one is slow. */
+bool redir_congested(const Redir *redir);
+/** The queue is at most half of that. */
+bool redir_relieved(const Redir *redir);
 
 void redir_send_device_connect(Redir *redir, const UsbDescriptors *d);
 void redir_send_device_disconnect(Redir *redir);

@@ -67,7 +67,7 @@ static void list_append(TransferTable *table, TransferList *list, uint16_t i)
     else
         list->head = i;
     list->tail = i;
-    if (list->unstamped == NIL)
+    if (list->unstamped == NIL && !table->now_known)
         list->unstamped = i;
     list->count++;
 }
@@ -169,12 +169,18 @@ void transfer_table_time(TransferTable *table, uint64_t now_us)
 {
     if (now_us > table->now)
         table->now = now_us;
+    table->now_known = true;
     for (unsigned i = 0; i < TRANSFER_TIMERS; i++)
         stamp(table, &table->live[i]);
     stamp(table, &table->tombstones);
     while (table->tombstones.head != NIL &&
            table->now - table->slots[table->tombstones.head].transfer.t0 >= USB_TOMBSTONE_US)
         drop_tombstone(table, table->tombstones.head);
+}
+
+void transfer_table_time_unknown(TransferTable *table)
+{
+    table->now_known = false;
 }
 
 uint64_t transfer_table_deadline(const TransferTable *table)

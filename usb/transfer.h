@@ -55,6 +55,7 @@ typedef struct TransferTable {
     uint32_t bytes; /* sum of .length of what is live */
     uint64_t last_order;
     uint64_t now;
+    bool now_known; /* else .now is some time ago */
 } TransferTable;
 
 typedef enum TransferFate {
@@ -67,8 +68,10 @@ void transfer_table_init(TransferTable *table, uint64_t now_us);
 /** Forgets everything: the source is gone. */
 void transfer_table_clear(TransferTable *table);
 
-/** The time is known again: stamps what was inserted since, and drops old tombstones. */
+/** The time is known: stamps what was inserted while it was not, and drops old tombstones. */
 void transfer_table_time(TransferTable *table, uint64_t now_us);
+/** From here on time passes unnoticed, until transfer_table_time() is called again. */
+void transfer_table_time_unknown(TransferTable *table);
 /** When something expires, UINT64_MAX for never. May be early, never late. */
 uint64_t transfer_table_deadline(const TransferTable *table);
 

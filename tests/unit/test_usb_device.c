@@ -877,8 +877,8 @@ static void test_guest_does_not_read(void)
         fake_source_complete(r->source, 0, USB_STATUS_SUCCESS, "12345678", 8, false);
         rounds++;
     }
-    g_assert_cmpuint(rounds, >, 10000);
-    g_assert_cmpuint(rounds, <, 200000); /* about 4 MiB of packets */
+    g_assert_cmpuint(rounds, >, 500);
+    g_assert_cmpuint(rounds, <, 1500);
     g_assert_true(usb_device_has_guest_bytes(r->device));
     g_assert_false(usb_device_wants_guest_bytes(r->device));
     r->blocked = false;
@@ -1123,7 +1123,7 @@ static void test_rejected(void)
     UsbRig *r = usb_rig_new(FAKE_STICK, USB_SPEED_HIGH, FREERDP);
 
     usb_rig_enumerate(r);
-    put_packet(r, usb_redir_filter_filter, 13, 0, "-1,-1,-1,-1,1", 13);
+    put_packet(r, usb_redir_filter_filter, 14, 0, "-1,-1,-1,-1,1", 14);
     g_assert_cmpint(usb_device_state(r->device), ==, USB_DEVICE_CONNECTED);
     fake_guest_bulk_in(r->guest, 0x81, 512);
     usb_rig_run(r);
@@ -1135,8 +1135,8 @@ static void test_rejected(void)
 
     r = usb_rig_new(FAKE_STICK, USB_SPEED_HIGH, FREERDP);
     usb_rig_enumerate(r);
-    put_packet(r, usb_redir_filter_filter, 14, 0, "0x08,-1,-1,-1,0", 15);
-    g_assert_cmpint(usb_device_state(r->device), ==, USB_DEVICE_BROKEN); /* one byte too many... */
+    put_packet(r, usb_redir_filter_filter, 15, 0, "0x08,-1,-1,-1,0", 15); /* without its NUL */
+    g_assert_cmpint(usb_device_state(r->device), ==, USB_DEVICE_BROKEN);
     end(r);
 
     r = usb_rig_new(FAKE_STICK, USB_SPEED_HIGH, FREERDP);
@@ -1326,6 +1326,7 @@ static void test_random(void)
         usb_rig_enumerate(r);
         r->source->hold = true;
         r->source->cancel_mode = seed % 3;
+        r->chunk = 65536;
         for (unsigned step = 0; step < 400; step++) {
             uint32_t a = mutate_next(&state), b = mutate_next(&state);
             uint64_t id = 0;
@@ -1379,13 +1380,14 @@ static void test_random(void)
         r->blocked = false;
         for (unsigned i = 0; i < ids->len; i++)
             fake_guest_cancel(r->guest, g_array_index(ids, uint64_t, i));
-        usb_rig_wait(r, 120000000);
+        usb_rig_wait(r, 600000000);
         for (unsigned i = 0; i < ids->len; i++) {
             unsigned n = 0;
             for (unsigned k = 0; k < r->guest->n_log; k++)
                 n += r->guest->log[k].type >= usb_redir_control_packet &&
                      r->guest->log[k].id == g_array_index(ids, uint64_t, i);
-            g_assert_cmpuint(n, ==, 1);
+            if (n != 1)
+                g_error("seed %u: packet %u of %u has %u answers", seed, i, ids->len, n);
         }
         usb_device_stats(r->device, &stats);
         g_assert_cmpuint(stats.in_flight, ==, 0);
