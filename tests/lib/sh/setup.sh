@@ -2,8 +2,8 @@
 #
 # Two releases are known. Debian 12 takes FreeRDP 3, QEMU 10 and libvirt 11 from its backports suite;
 # Debian 13 only FreeRDP, because 3.13 to 3.15 as a server reject clients that send monitor data. What comes
-# from backports is named by source package, for one run of apt, so that nothing else moves there. The suite is added as a copy of the machine's own entry for its release:
-# same mirror, same keyring, same options.
+# from backports is named by source package, for one run of apt, so that nothing else moves there. The suite
+# is added as a copy of the machine's own entry for its release: same mirror, same keyring, same options.
 
 apt_etc=${QRDP_APT_ETC:-/etc/apt}
 
