@@ -21,11 +21,13 @@ typedef struct RunCallbacks {
     void (*exited)(void *user, int status);
 } RunCallbacks;
 
-/** Starts Config.qemu_argv. @dir: a private directory for the QMP socket. NULL and one sentence that
- * says what to do (program not found, conflicting -display) in @error. */
+/** Starts Config.qemu_argv, with Config.usb_slots slots (0: no USB controllers either). @dir: a
+ * private directory for the QMP socket. NULL and one sentence that says what to do (program not
+ * found, conflicting -display) in @error. */
 Run *run_start(const Config *config, const char *dir, const RunCallbacks *callbacks, void *user,
                GError **error);
-/** Where QMP will be; the socket appears a moment after run_start(). */
+/** The QMP socket: it can be connected to at once and greets when QEMU is up, so give the Qmp
+ * patience (qmp_set_patience()). */
 const char *run_qmp_path(const Run *run);
 /** Asks QEMU to end (SIGTERM, then SIGKILL); .exited is called when it has. */
 void run_stop(Run *run);
