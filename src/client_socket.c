@@ -1,0 +1,42 @@
+/*
+ * Apart from peer.c because the kernel's tcp_info has what glibc's lacks (tcpi_bytes_acked), and
+ * the two headers cannot be read together.
+ */
+#include "client_socket.h"
+
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#define NOTSENT_LOWAT (128 * 1024) /* more would only be a second queue, in front of input */
+#define DEAD_AFTER_MS 60000u       /* data unacknowledged for so long: the network is gone */
+
+void client_socket_setup(int fd)
+{
+    int on = 1, lowat = NOTSENT_LOWAT;
+    unsigned dead = DEAD_AFTER_MS;
+
+    /* Unix sockets refuse most of these, which is all right. */
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat));
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead, sizeof(dead));
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+}
+
+bool client_socket_progress(int fd, int *queued, uint64_t *mark)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+
+    if (ioctl(fd, SIOCOUTQ, queued) < 0)
+        return false;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+        len >= offsetof(struct tcp_info, tcpi_bytes_acked) + sizeof(info.tcpi_bytes_acked))
+        *mark = info.tcpi_bytes_acked;
+    else
+        *mark = (uint64_t)*queued; /* unix socket */
+    return true;
+}

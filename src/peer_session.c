@@ -1,0 +1,457 @@
+/*
+ * One client's session: FreeRDP's life from accept to the last byte, on the peer's thread.
+ *
+ * open -> X.224, TLS, NLA inside CheckFileDescriptor -> Capabilities (login judged at the latest)
+ * -> PostConnect (what the client can do is known: make the display) -> Activate (draw) -> drdynvc
+ * ready (GFX, display control, USB) -> peer_end() -> close.
+ *
+ * A callback never tears anything down: it says peer_end() or returns FALSE, and the loop leaves
+ * after the dispatch. Closing goes in reverse: keys are released in the guest, USB devices leave,
+ * the display and the channels go, then the client hears why (error info, disconnect), and the
+ * socket is closed only after the client had a moment to read that: a close with unread input
+ * would be a reset, which throws away what is still on its way.
+ */
+#include <freerdp/freerdp.h>
+#include <freerdp/input.h>
+#include <freerdp/settings.h>
+#include <freerdp/update.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "peer_priv.h"
+#include "rdploop.h"
+
+#define RECEIVE_BURST 64 /* PDUs handled before channels and output get their turn */
+#define STATUS_SECONDS 2
+#define LINGER_US 500000
+#define MAX_REFRESH_RECTS 16u
+
+/* --- display --- */
+
+static void on_want_frame(void *user)
+{
+    Peer *peer = user;
+    server_post(peer->server, peer->id, server_peer_want_frame, NULL, NULL);
+}
+
+static void on_invalidate(void *user, const Rect *rect)
+{
+    Peer *peer = user;
+    ServerInvalid *invalid = g_new0(ServerInvalid, 1);
+    invalid->all = !rect;
+    if (rect)
+        invalid->rect = *rect;
+    server_post(peer->server, peer->id, server_peer_invalidate, invalid, g_free);
+}
+
+static void on_ui_size(void *user, uint32_t width, uint32_t height, uint32_t width_mm,
+                       uint32_t height_mm)
+{
+    Peer *peer = user;
+    ServerUiSize *size = g_new0(ServerUiSize, 1);
+    *size = (ServerUiSize){width, height, width_mm, height_mm};
+    server_post(peer->server, peer->id, server_peer_ui_size, size, g_free);
+}
+
+static void on_display_failed(void *user, const char *why)
+{
+    peer_end(user, ERRINFO_GRAPHICS_SUBSYSTEM_FAILED, "%s", why);
+}
+
+static const PeerDisplayCallbacks display_callbacks = {
+    .want_frame = on_want_frame,
+    .invalidate = on_invalidate,
+    .ui_size = on_ui_size,
+    .failed = on_display_failed,
+};
+
+static BOOL on_suppress_output(rdpContext *context, BYTE allow, const RECTANGLE_16 *area)
+{
+    Peer *peer = peer_of_context(context);
+    if (peer->display)
+        peer_display_suppress(peer->display, allow != 0);
+    return TRUE;
+}
+
+static BOOL on_refresh_rect(rdpContext *context, BYTE count, const RECTANGLE_16 *areas)
+{
+    Peer *peer = peer_of_context(context);
+    Rect rects[MAX_REFRESH_RECTS];
+    size_t n = 0;
+
+    if (!peer->display)
+        return TRUE;
+    if (count > MAX_REFRESH_RECTS) { /* so many: everything */
+        peer_display_refresh(peer->display, NULL, 0);
+        return TRUE;
+    }
+    for (size_t i = 0; i < count; i++) {
+        const RECTANGLE_16 *a = &areas[i]; /* inclusive edges (MS-RDPBCGR 2.2.11.1) */
+        if (a->right >= a->left && a->bottom >= a->top)
+            rects[n++] = (Rect){a->left, a->top, a->right - a->left + 1, a->bottom - a->top + 1};
+    }
+    if (n > 0)
+        peer_display_refresh(peer->display, rects, n);
+    return TRUE;
+}
+
+static gboolean on_status_timer(gpointer data)
+{
+    Peer *peer = data;
+    char *line = peer->display ? peer_display_status(peer->display) : NULL;
+
+    if (line && g_strcmp0(line, peer->status_line) != 0) {
+        g_free(peer->status_line);
+        peer->status_line = g_strdup(line);
+        server_post(peer->server, peer->id, server_peer_status, g_strdup(line), g_free);
+    }
+    g_free(line);
+    return G_SOURCE_CONTINUE;
+}
+
+/* --- input: nothing counts before the login --- */
+
+static Input *input_of(rdpInput *input)
+{
+    Peer *peer = peer_of_context(input->context);
+    return peer->authenticated && peer->active ? peer->input : NULL;
+}
+
+static BOOL on_synchronize(rdpInput *input, UINT32 flags)
+{
+    Input *in = input_of(input);
+    if (in)
+        input_synchronize(in, flags);
+    return TRUE;
+}
+
+static BOOL on_keyboard(rdpInput *input, UINT16 flags, UINT8 code)
+{
+    Input *in = input_of(input);
+    if (in)
+        input_keyboard(in, flags, code);
+    return TRUE;
+}
+
+static BOOL on_unicode(rdpInput *input, UINT16 flags, UINT16 code)
+{
+    Input *in = input_of(input);
+    if (in)
+        input_unicode(in, flags, code);
+    return TRUE;
+}
+
+static BOOL on_mouse(rdpInput *input, UINT16 flags, UINT16 x, UINT16 y)
+{
+    Input *in = input_of(input);
+    if (in)
+        input_mouse(in, flags, x, y);
+    return TRUE;
+}
+
+static BOOL on_mouse_extended(rdpInput *input, UINT16 flags, UINT16 x, UINT16 y)
+{
+    Input *in = input_of(input);
+    if (in)
+        input_mouse_extended(in, flags, x, y);
+    return TRUE;
+}
+
+static BOOL on_mouse_relative(rdpInput *input, UINT16 flags, INT16 dx, INT16 dy)
+{
+    Input *in = input_of(input);
+    if (in)
+        input_mouse_relative(in, flags, dx, dy);
+    return TRUE;
+}
+
+static void on_input_events(void *user, const InputEvent *events, size_t n)
+{
+    Peer *peer = user;
+    ServerInput *input = g_malloc(sizeof(*input) + n * sizeof(*events));
+    input->n = n;
+    memcpy(input->events, events, n * sizeof(*events));
+    server_post(peer->server, peer->id, server_peer_input, input, g_free);
+}
+
+/* --- FreeRDP's milestones --- */
+
+static BOOL on_capabilities(freerdp_peer *client)
+{
+    Peer *peer = peer_of_client(client);
+    rdpSettings *s = client->context->settings;
+
+    if (!peer_login_check(peer)) {
+        peer_end(peer, ERRINFO_SERVER_INSUFFICIENT_PRIVILEGES, "wrong user name or password");
+        freerdp_set_error_info(client->context->rdp, ERRINFO_SERVER_INSUFFICIENT_PRIVILEGES);
+        freerdp_send_error_info(client->context->rdp);
+        return FALSE;
+    }
+    if (!peer->ui_asked) { /* a reactivation says our own size back */
+        peer->ui_asked = true;
+        peer->client_width = freerdp_settings_get_uint32(s, FreeRDP_DesktopWidth);
+        peer->client_height = freerdp_settings_get_uint32(s, FreeRDP_DesktopHeight);
+        return peer_check_capabilities(peer);
+    }
+    return TRUE;
+}
+
+/* One monitor of the guest's size, whatever the client has. */
+static BOOL on_monitors(freerdp_peer *client)
+{
+    return freerdp_settings_set_uint32(client->context->settings, FreeRDP_MonitorCount, 0);
+}
+
+static BOOL on_post_connect(freerdp_peer *client)
+{
+    Peer *peer = peer_of_client(client);
+    rdpSettings *s = client->context->settings;
+
+    g_assert(peer->authenticated);
+    if (!freerdp_settings_get_bool(s, FreeRDP_DesktopResize) &&
+        !freerdp_settings_get_bool(s, FreeRDP_SupportGraphicsPipeline))
+        log_warning(peer->subject, "%s: the client cannot follow mode switches", peer->label);
+    peer->display = peer_display_new(client->context, peer->dvcs, peer->main_context, peer->subject,
+                                     &display_callbacks, peer);
+    if (!peer->display) {
+        peer_end(peer, ERRINFO_GRAPHICS_SUBSYSTEM_FAILED, "no way to show it pictures");
+        return FALSE;
+    }
+    char name[64];
+    const char *host = freerdp_settings_get_string(s, FreeRDP_ClientHostname);
+    log_info(peer->subject, "%s: session started, client \"%s\" build %u", peer->label,
+             log_escape(name, sizeof(name), host ? host : "", SIZE_MAX),
+             freerdp_settings_get_uint32(s, FreeRDP_ClientBuild));
+    return TRUE;
+}
+
+static BOOL on_activate(freerdp_peer *client)
+{
+    Peer *peer = peer_of_client(client);
+
+    if (!peer->active) {
+        peer->active = true;
+        atomic_store(&peer->handshaken, true);
+        server_post(peer->server, peer->id, server_peer_active, NULL, NULL);
+        on_ui_size(peer, peer->client_width, peer->client_height, 0, 0);
+        peer->status_timer = g_timeout_source_new_seconds(STATUS_SECONDS);
+        g_source_set_callback(peer->status_timer, on_status_timer, peer, NULL);
+        g_source_attach(peer->status_timer, peer->main_context);
+    }
+    peer_display_activated(peer->display);
+    return TRUE;
+}
+
+/* drdynvc finished its handshake: channels may be opened. */
+static void on_dvc_ready(Peer *peer)
+{
+    peer->dvc_ready = true;
+    peer_display_dvc_ready(peer->display);
+    peer->usb = peer_usb_new(peer->server, peer->id, peer->dvcs, peer->main_context, peer->label);
+}
+
+static void on_violation(void *user, const char *why)
+{
+    peer_end(user, ERRINFO_VCHANNEL_DATA_TOO_SHORT, "%s", why);
+}
+
+/* --- the loop --- */
+
+static DWORD loop_handles(void *user, HANDLE *handles, DWORD max)
+{
+    Peer *peer = user;
+    DWORD n = peer->client->GetEventHandles(peer->client, handles, max - 1);
+    /* Pumping the channels before drdynvc is joined would use up its one start (FreeRDP fact 6), so
+     * they are not even waited for. */
+    if (peer->active)
+        handles[n++] = dvc_manager_handle(peer->dvcs);
+    return n;
+}
+
+static bool loop_wants_write(void *user)
+{
+    Peer *peer = user;
+    return peer->client->IsWriteBlocked(peer->client) ||
+           (peer->active && dvc_manager_has_outbox(peer->dvcs));
+}
+
+static bool receive(Peer *peer)
+{
+    freerdp_peer *client = peer->client;
+
+    for (int i = 0; i < RECEIVE_BURST && !peer->ended; i++) {
+        if (!client->CheckFileDescriptor(client))
+            return false;
+        if (!client->HasMoreToRead(client))
+            break;
+    }
+    return true;
+}
+
+static bool send_waiting(Peer *peer)
+{
+    freerdp_peer *client = peer->client;
+
+    if (client->IsWriteBlocked(client) && client->DrainOutputBuffer(client) < 0)
+        return false;
+    if (!peer->active)
+        return true;
+    if (!dvc_manager_dispatch(peer->dvcs))
+        return false;
+    if (!peer->dvc_ready && dvc_manager_ready(peer->dvcs))
+        on_dvc_ready(peer);
+    return true;
+}
+
+static bool loop_dispatch(void *user)
+{
+    Peer *peer = user;
+
+    atomic_store(&peer->busy_us, g_get_monotonic_time());
+    bool ok = receive(peer);
+    input_flush(peer->input);
+    ok = ok && (peer->ended || send_waiting(peer));
+    if (!ok)
+        peer_end(peer, 0, "%s",
+                 peer->login_tried && !peer->authenticated ? "wrong user name or password"
+                 : peer->active                            ? "the client left"
+                                : "the client left before the session began");
+    atomic_store(&peer->busy_us, 0);
+    return !peer->ended;
+}
+
+static const RdpLoopCallbacks loop_callbacks = {
+    .handles = loop_handles,
+    .wants_write = loop_wants_write,
+    .dispatch = loop_dispatch,
+};
+
+/* --- open and close --- */
+
+static BOOL on_context_new(freerdp_peer *client, rdpContext *context)
+{
+    return TRUE;
+}
+
+static void install_callbacks(Peer *peer)
+{
+    freerdp_peer *client = peer->client;
+    rdpInput *input = client->context->input;
+    rdpUpdate *update = client->context->update;
+
+    client->Capabilities = on_capabilities;
+    client->AdjustMonitorsLayout = on_monitors;
+    client->PostConnect = on_post_connect;
+    client->Activate = on_activate;
+    peer_login_install(peer);
+    input->SynchronizeEvent = on_synchronize;
+    input->KeyboardEvent = on_keyboard;
+    input->UnicodeKeyboardEvent = on_unicode;
+    input->MouseEvent = on_mouse;
+    input->ExtendedMouseEvent = on_mouse_extended;
+    input->RelMouseEvent = on_mouse_relative;
+    update->SuppressOutput = on_suppress_output;
+    update->RefreshRect = on_refresh_rect;
+}
+
+static bool open_client(Peer *peer)
+{
+    peer->client = freerdp_peer_new(peer->fd);
+    if (!peer->client) {
+        close(peer->fd);
+        return false;
+    }
+    peer->client->ContextSize = sizeof(PeerContext);
+    peer->client->ContextNew = on_context_new;
+    if (!freerdp_peer_context_new(peer->client))
+        return false;
+    ((PeerContext *)peer->client->context)->peer = peer;
+    if (!peer_apply_settings(peer))
+        return false;
+    install_callbacks(peer);
+    if (!peer->client->Initialize(peer->client))
+        return false;
+    peer->dvcs = dvc_manager_new(peer->client, on_violation, peer);
+    return peer->dvcs;
+}
+
+bool peer_session_open(Peer *peer)
+{
+    peer->input = input_new(peer->config->keymap, peer->subject, on_input_events, peer);
+    if (!open_client(peer)) {
+        peer_end(peer, 0, "FreeRDP could not set up the connection");
+        return false;
+    }
+    peer->source = rdploop_source_new(peer->watch_fd, &loop_callbacks, peer);
+    g_source_attach(peer->source, peer->main_context);
+    return true;
+}
+
+static void destroy_source(GSource **source)
+{
+    if (!*source)
+        return;
+    g_source_destroy(*source);
+    g_clear_pointer(source, g_source_unref);
+}
+
+/* Gives the socket a moment to take @peer's last words and the client to read them. */
+static void linger(Peer *peer)
+{
+    int64_t until = g_get_monotonic_time() + LINGER_US;
+    struct pollfd p = {.fd = peer->watch_fd, .events = POLLOUT};
+    char drop[4096];
+
+    while (peer->client->IsWriteBlocked(peer->client) && g_get_monotonic_time() < until) {
+        if (poll(&p, 1, 50) < 0 || peer->client->DrainOutputBuffer(peer->client) < 0)
+            return;
+    }
+    shutdown(peer->watch_fd, SHUT_WR);
+    p.events = POLLIN;
+    while (g_get_monotonic_time() < until && poll(&p, 1, 50) >= 0) {
+        if (p.revents && recv(peer->watch_fd, drop, sizeof(drop), MSG_DONTWAIT) <= 0)
+            return;
+    }
+}
+
+static void say_goodbye(Peer *peer)
+{
+    freerdp_peer *client = peer->client;
+
+    /* Before the session is active a client would not understand a Deactivate All PDU; the login
+     * that failed has sent its error info by itself. */
+    if (peer->active && peer->error_info) {
+        freerdp_set_error_info(client->context->rdp, peer->error_info);
+        client->Close(client);
+    }
+    if (peer->error_info)
+        linger(peer);
+}
+
+void peer_session_close(Peer *peer)
+{
+    freerdp_peer *client = peer->client;
+
+    atomic_store(&peer->busy_us, 0);
+    destroy_source(&peer->source);
+    destroy_source(&peer->status_timer);
+    if (peer->input)
+        input_release_all(peer->input);
+    if (peer->login_tried && !peer->authenticated)
+        peer_login_report(peer, false);
+    g_clear_pointer(&peer->usb, peer_usb_free);
+    g_clear_pointer(&peer->display, peer_display_free);
+    g_clear_pointer(&peer->dvcs, dvc_manager_free);
+    g_clear_pointer(&peer->input, input_free);
+    if (!client)
+        return;
+    if (client->context) {
+        say_goodbye(peer);
+        client->Disconnect(client);
+        freerdp_peer_context_free(client);
+    }
+    freerdp_peer_free(client);
+    peer->client = NULL;
+}

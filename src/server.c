@@ -1,0 +1,629 @@
+/*
+ * The hub, on the main thread.
+ *
+ * A connection goes: listener -> throttle (before any byte is read) -> peer thread (TLS, login) ->
+ * server_peer_login: the console changes hands -> server_peer_active: it becomes a viewer of the
+ * framebuffer. Peers are named by id; what a peer's thread posts after its end finds no record and
+ * falls on the floor. A record lives until the peer's thread has posted server_peer_ended(), which
+ * is the last thing it does, so joining it there does not wait.
+ *
+ * One console: unless Config.share, a login stops every peer that logged in before. They are told
+ * why. Their input counts no more, but for releases, so no key stays down in the guest.
+ *
+ * Frames are pulled: damage -> the peer is told once -> it asks when it has a slot -> it gets what
+ * changed since its last frame. So nothing queues here, however slow a client is.
+ *
+ * Who is let in: nobody while there is no VM, and in bus mode nobody before a password came.
+ * Without any credentials only this machine's own users, over loopback and unix sockets, without
+ * password.
+ */
+#include "server.h"
+
+#include <fcntl.h>
+#include <gio/gunixsocketaddress.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "peer_library.h"
+#include "server_priv.h"
+
+#define DEFAULT_WIDTH 1024
+#define DEFAULT_HEIGHT 768
+#define STOP_PATIENCE_US 2000000
+#define REFUSED_WINDOW_US 10000000u /* lines about connections turned away: five in ten seconds */
+#define REFUSED_BURST 5u
+
+/* --- the inbox --- */
+
+/** Outlives the Server: posts may still be on their way when it goes. */
+typedef struct ServerInbox {
+    gint refs;
+    Server *server; /* main's; NULL once the Server is gone */
+} ServerInbox;
+
+typedef struct Letter {
+    struct ServerInbox *inbox;
+    guint peer_id;
+    ServerFunc func;
+    void *data;
+    GDestroyNotify destroy;
+} Letter;
+
+static void inbox_unref(ServerInbox *inbox)
+{
+    if (g_atomic_int_dec_and_test(&inbox->refs))
+        g_free(inbox);
+}
+
+static gboolean letter_deliver(gpointer data)
+{
+    Letter *letter = data;
+    Server *server = letter->inbox->server;
+    if (server && server_peer(server, letter->peer_id))
+        letter->func(server, letter->peer_id, letter->data);
+    return G_SOURCE_REMOVE;
+}
+
+static void letter_free(gpointer data)
+{
+    Letter *letter = data;
+    if (letter->destroy)
+        letter->destroy(letter->data);
+    inbox_unref(letter->inbox);
+    g_free(letter);
+}
+
+void server_post(Server *server, guint peer_id, ServerFunc func, void *data, GDestroyNotify destroy)
+{
+    Letter *letter = g_new(Letter, 1);
+    *letter = (Letter){
+        .inbox = server->inbox, .peer_id = peer_id, .func = func, .data = data, .destroy = destroy};
+    g_atomic_int_inc(&server->inbox->refs);
+
+    GSource *source = g_idle_source_new();
+    g_source_set_priority(source, G_PRIORITY_DEFAULT);
+    g_source_set_callback(source, letter_deliver, letter, letter_free);
+    g_source_attach(source, NULL);
+    g_source_unref(source);
+}
+
+ServerPeer *server_peer(Server *server, guint id)
+{
+    return g_hash_table_lookup(server->peers, GUINT_TO_POINTER(id));
+}
+
+Peer *server_find_peer(Server *server, guint peer_id)
+{
+    ServerPeer *p = server_peer(server, peer_id);
+    return p ? p->peer : NULL;
+}
+
+static void server_peer_free(gpointer data)
+{
+    ServerPeer *p = data;
+    peer_free(p->peer);
+    framebuffer_viewer_free(p->viewer);
+    g_free(p->key);
+    g_free(p->user);
+    g_free(p->display);
+    g_free(p);
+}
+
+/* --- the VM --- */
+
+static void stop_peer(ServerPeer *p, PeerStop stop, const char *reason)
+{
+    if (p->stopping)
+        return;
+    p->stopping = true;
+    p->stopped_us = g_get_monotonic_time();
+    peer_stop(p->peer, stop, reason);
+}
+
+static void stop_all(Server *server, const char *reason)
+{
+    GHashTableIter iter;
+    gpointer p;
+    g_hash_table_iter_init(&iter, server->peers);
+    while (g_hash_table_iter_next(&iter, NULL, &p))
+        stop_peer(p, PEER_STOP_SHUTDOWN, reason);
+}
+
+static void on_vm_ready(void *user)
+{
+    Server *server = user;
+    server->vm_ready = true;
+    log_info("server", "attached to virtual machine \"%s\"", vm_name(server->vm));
+}
+
+static void on_vm_damaged(void *user)
+{
+    Server *server = user;
+    GHashTableIter iter;
+    gpointer value;
+
+    g_hash_table_iter_init(&iter, server->peers);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        ServerPeer *p = value;
+        if (p->viewer && !p->told) {
+            p->told = true;
+            peer_damaged(p->peer);
+        }
+    }
+}
+
+static void on_vm_cursor(void *user, Cursor *cursor)
+{
+    Server *server = user;
+    GHashTableIter iter;
+    gpointer value;
+
+    g_hash_table_iter_init(&iter, server->peers);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        if (((ServerPeer *)value)->viewer)
+            peer_cursor(((ServerPeer *)value)->peer, cursor);
+    }
+}
+
+static void on_vm_leds(void *user, uint32_t leds)
+{
+    Server *server = user;
+    GHashTableIter iter;
+    gpointer value;
+
+    g_hash_table_iter_init(&iter, server->peers);
+    while (g_hash_table_iter_next(&iter, NULL, &value))
+        peer_leds(((ServerPeer *)value)->peer, leds);
+}
+
+static void on_vm_mouse_mode(void *user, bool absolute)
+{
+    Server *server = user;
+    GHashTableIter iter;
+    gpointer value;
+
+    g_hash_table_iter_init(&iter, server->peers);
+    while (g_hash_table_iter_next(&iter, NULL, &value))
+        peer_mouse_mode(((ServerPeer *)value)->peer, absolute);
+}
+
+static void on_vm_usb_slots_changed(void *user)
+{
+    Server *server = user;
+    if (server->usb)
+        usb_slots_changed(server->usb);
+}
+
+static void on_vm_lost(void *user, const char *why)
+{
+    Server *server = user;
+    bool was_ready = server->vm_ready;
+
+    server->vm_ready = false;
+    if (server->closing)
+        return;
+    if (server->config->mode == CONFIG_BUS) { /* it may come back */
+        if (was_ready)
+            log_info("server", "the virtual machine left: %s", why);
+        stop_all(server, "the virtual machine has ended");
+    } else {
+        server->callbacks.quit(server->user, 0, why);
+    }
+}
+
+static const VmCallbacks vm_callbacks = {
+    .ready = on_vm_ready,
+    .damaged = on_vm_damaged,
+    .cursor = on_vm_cursor,
+    .leds = on_vm_leds,
+    .mouse_mode = on_vm_mouse_mode,
+    .usb_slots_changed = on_vm_usb_slots_changed,
+    .lost = on_vm_lost,
+};
+
+void server_attach_p2p(Server *server, GDBusConnection *connection, Qmp *qmp)
+{
+    g_assert(!server->vm);
+    server->qmp = qmp;
+    server->vm = vm_new_p2p(connection, &vm_callbacks, server);
+    server->usb = server_usb_new(server);
+    g_object_unref(connection);
+}
+
+void server_attach_bus(Server *server, GDBusConnection *connection)
+{
+    g_assert(!server->vm);
+    server->vm = vm_new_bus(connection, &vm_callbacks, server);
+    server->usb = server_usb_new(server);
+}
+
+/* --- admission --- */
+
+/* What the throttle counts: an IPv4 address, an IPv6 /64 (one customer), or all local users. */
+static char *throttle_key(GSocketAddress *address)
+{
+    if (!G_IS_INET_SOCKET_ADDRESS(address))
+        return g_strdup("unix");
+    GInetAddress *inet = g_inet_socket_address_get_address(G_INET_SOCKET_ADDRESS(address));
+    const guint8 *b = g_inet_address_to_bytes(inet);
+    if (g_inet_address_get_family(inet) == G_SOCKET_FAMILY_IPV4)
+        return g_strdup_printf("%u.%u.%u.%u", b[0], b[1], b[2], b[3]);
+    static const guint8 mapped[12] = {[10] = 0xff, [11] = 0xff};
+    if (memcmp(b, mapped, sizeof(mapped)) == 0)
+        return g_strdup_printf("%u.%u.%u.%u", b[12], b[13], b[14], b[15]);
+    return g_strdup_printf("%02x%02x:%02x%02x:%02x%02x:%02x%02x/64", b[0], b[1], b[2], b[3], b[4],
+                           b[5], b[6], b[7]);
+}
+
+static bool is_local(GSocketAddress *address)
+{
+    if (!G_IS_INET_SOCKET_ADDRESS(address))
+        return true;
+    GInetAddress *inet = g_inet_socket_address_get_address(G_INET_SOCKET_ADDRESS(address));
+    const guint8 *b = g_inet_address_to_bytes(inet);
+    static const guint8 mapped_loopback[13] = {[10] = 0xff, [11] = 0xff, [12] = 127};
+    return g_inet_address_get_is_loopback(inet) ||
+           (g_inet_address_get_family(inet) == G_SOCKET_FAMILY_IPV6 &&
+            memcmp(b, mapped_loopback, sizeof(mapped_loopback)) == 0);
+}
+
+static void describe(GSocketAddress *address, char *out, size_t size)
+{
+    if (G_IS_INET_SOCKET_ADDRESS(address)) {
+        char *text = g_inet_address_to_string(
+            g_inet_socket_address_get_address(G_INET_SOCKET_ADDRESS(address)));
+        g_strlcpy(out, text, size);
+        g_free(text);
+    } else {
+        g_strlcpy(out, "unix socket", size);
+    }
+}
+
+/* Why nobody can be served now, NULL if somebody can. */
+static const char *not_serving(Server *server, bool local)
+{
+    GError *error = NULL;
+    if (!auth_reload(server->auth, &error)) {
+        log_error("server", "%s", error->message);
+        g_error_free(error);
+        return "the credentials cannot be read";
+    }
+    bool empty = auth_is_empty(server->auth);
+    if (server->closing)
+        return "qrdp is ending";
+    if (!server->vm_ready)
+        return "the virtual machine is not there yet";
+    if (empty && server->config->mode == CONFIG_BUS)
+        return "no password has been set over D-Bus yet";
+    if (empty && !local)
+        return "there are no credentials (set a password with `qrdp passwd USER`)";
+    return NULL;
+}
+
+static void refuse(Server *server, const char *who, const char *why)
+{
+    if (log_limit(&server->refused, (uint64_t)g_get_monotonic_time(), REFUSED_WINDOW_US,
+                  REFUSED_BURST))
+        log_warning("server", "%s: connection refused: %s", who, why);
+}
+
+static void admit(Server *server, int fd, const char *who, const char *key)
+{
+    uint32_t width = 0, height = 0;
+    GError *error = NULL;
+    if (!cert_reload(server->cert, &error)) {
+        log_warning("server", "%s; the certificate read before stays in use", error->message);
+        g_error_free(error);
+    }
+    framebuffer_size(vm_framebuffer(server->vm), &width, &height);
+
+    AuthSnapshot *auth = auth_snapshot(server->auth);
+    PeerParams params = {
+        .server = server,
+        .config = server->config,
+        .id = ++server->next_id,
+        .fd = fd,
+        .auth = auth,
+        .cert_pem = cert_pem(server->cert),
+        .key_pem = cert_key_pem(server->cert),
+        .width = width ? width : DEFAULT_WIDTH,
+        .height = height ? height : DEFAULT_HEIGHT,
+    };
+    g_strlcpy(params.address, who, sizeof(params.address));
+
+    /* The record comes first: the peer's thread may post before peer_new() returns. Letters are
+     * delivered by this thread's loop, so it is complete by then. */
+    ServerPeer *p = g_new0(ServerPeer, 1);
+    p->id = params.id;
+    p->key = g_strdup(key);
+    p->since_us = g_get_real_time();
+    g_strlcpy(p->address, who, sizeof(p->address));
+    p->peer = peer_new(&params);
+    auth_snapshot_unref(auth);
+    if (!p->peer) {
+        throttle_left(server->throttle, key, true);
+        server_peer_free(p);
+        return;
+    }
+    g_hash_table_insert(server->peers, GUINT_TO_POINTER(p->id), p);
+    log_debug("server", "%s: connection %u", who, p->id);
+}
+
+void server_accept(Server *server, GSocket *socket)
+{
+    GSocketAddress *address = g_socket_get_remote_address(socket, NULL);
+    char who[96];
+
+    if (!address) /* gone already */
+        return;
+    describe(address, who, sizeof(who));
+    char *key = throttle_key(address);
+    const char *why = not_serving(server, is_local(address));
+    if (why) {
+        refuse(server, who, why);
+    } else {
+        ThrottleVerdict verdict =
+            throttle_admit(server->throttle, key, (uint64_t)g_get_monotonic_time());
+        int fd = -1;
+        if (verdict != THROTTLE_ADMIT) {
+            refuse(server, who, throttle_verdict_text(verdict));
+        } else if ((fd = fcntl(g_socket_get_fd(socket), F_DUPFD_CLOEXEC, 3)) < 0) {
+            refuse(server, who, "no file descriptor is left");
+            throttle_left(server->throttle, key, true);
+        } else {
+            admit(server, fd, who, key);
+        }
+    }
+    g_free(key);
+    g_object_unref(address);
+}
+
+/* --- what peers say --- */
+
+static void take_over(Server *server, const ServerPeer *winner)
+{
+    GHashTableIter iter;
+    gpointer value;
+    char *why = g_strdup_printf("%s took the console over", winner->user);
+
+    g_hash_table_iter_init(&iter, server->peers);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        ServerPeer *p = value;
+        if (p != winner && p->logged_in)
+            stop_peer(p, PEER_STOP_TAKEOVER, why);
+    }
+    g_free(why);
+}
+
+void server_peer_login(Server *server, guint id, void *data)
+{
+    ServerPeer *p = server_peer(server, id);
+    const ServerLogin *login = data;
+    char user[160];
+
+    log_escape(user, sizeof(user), *login->user ? login->user : "somebody", SIZE_MAX);
+    if (!login->ok) {
+        throttle_failed(server->throttle, p->key, (uint64_t)g_get_monotonic_time());
+        log_warning("server", "%s: login as %s refused: wrong user name or password", p->address,
+                    user);
+        return;
+    }
+    throttle_succeeded(server->throttle, p->key);
+    p->logged_in = true;
+    p->user = g_strdup_printf("%s@%s", user, p->address);
+    if (auth_is_empty(server->auth) && !server->warned_open) {
+        server->warned_open = true;
+        log_warning("server",
+                    "there are no credentials: every user of this machine may log in; set "
+                    "a password with `qrdp passwd USER`");
+    }
+    log_info("server", "%s logged in", p->user);
+    if (!server->config->share)
+        take_over(server, p);
+}
+
+void server_peer_active(Server *server, guint id, void *unused)
+{
+    ServerPeer *p = server_peer(server, id);
+
+    p->active = true;
+    if (!server->vm || p->viewer)
+        return;
+    p->viewer = framebuffer_viewer_new(vm_framebuffer(server->vm));
+    peer_mouse_mode(p->peer, vm_mouse_is_absolute(server->vm));
+    peer_leds(p->peer, vm_leds(server->vm));
+    peer_cursor(p->peer, vm_cursor(server->vm));
+    p->told = true;
+    peer_damaged(p->peer);
+}
+
+void server_peer_want_frame(Server *server, guint id, void *unused)
+{
+    ServerPeer *p = server_peer(server, id);
+    p->told = false;
+    peer_frame(p->peer, p->viewer ? framebuffer_viewer_take(p->viewer) : NULL);
+}
+
+void server_peer_invalidate(Server *server, guint id, void *data)
+{
+    ServerPeer *p = server_peer(server, id);
+    const ServerInvalid *invalid = data;
+    if (!p->viewer)
+        return;
+    framebuffer_viewer_invalidate(p->viewer, invalid->all ? NULL : &invalid->rect);
+    if (!p->told) {
+        p->told = true;
+        peer_damaged(p->peer);
+    }
+}
+
+static void deliver(Vm *vm, const InputEvent *e)
+{
+    switch (e->type) {
+    case INPUT_KEY:
+        vm_key(vm, e->code, e->down);
+        return;
+    case INPUT_ABS:
+        vm_mouse_abs(vm, e->x, e->y);
+        return;
+    case INPUT_REL:
+        vm_mouse_rel(vm, e->x, e->y);
+        return;
+    case INPUT_BUTTON:
+        vm_mouse_button(vm, (VmButton)e->code, e->down);
+        return;
+    }
+    g_assert_not_reached();
+}
+
+void server_peer_input(Server *server, guint id, void *data)
+{
+    const ServerPeer *p = server_peer(server, id);
+    const ServerInput *input = data;
+    if (!server->vm_ready)
+        return;
+    for (size_t i = 0; i < input->n; i++) {
+        const InputEvent *e = &input->events[i];
+        bool release = (e->type == INPUT_KEY || e->type == INPUT_BUTTON) && !e->down;
+        if (!p->stopping || release)
+            deliver(server->vm, e);
+    }
+}
+
+void server_peer_ui_size(Server *server, guint id, void *data)
+{
+    const ServerPeer *p = server_peer(server, id);
+    const ServerUiSize *size = data;
+    if (server->vm_ready && !p->stopping)
+        vm_set_ui_info(server->vm, size->width, size->height, size->width_mm, size->height_mm);
+}
+
+void server_peer_status(Server *server, guint id, void *line)
+{
+    ServerPeer *p = server_peer(server, id);
+    g_free(p->display);
+    p->display = g_strdup(line);
+}
+
+static void quit_if_empty(Server *server)
+{
+    if (!server->closing || server->quit_told || g_hash_table_size(server->peers) > 0)
+        return;
+    server->quit_told = true;
+    server->callbacks.quit(server->user, server->status, server->reason);
+}
+
+void server_peer_ended(Server *server, guint id, void *reason)
+{
+    ServerPeer *p = server_peer(server, id);
+
+    log_line(p->logged_in ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, "server", "%s: connection ended: %s",
+             p->user ? p->user : p->address, (const char *)reason);
+    throttle_left(server->throttle, p->key, !p->logged_in);
+    if (server->usb)
+        usb_slots_forget(server->usb, id, 0);
+    g_hash_table_remove(server->peers, GUINT_TO_POINTER(id));
+    quit_if_empty(server);
+}
+
+/* --- life --- */
+
+static gboolean on_watchdog(gpointer data)
+{
+    Server *server = data;
+    gint64 now = g_get_monotonic_time();
+    GHashTableIter iter;
+    gpointer value;
+
+    g_hash_table_iter_init(&iter, server->peers);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        ServerPeer *p = value;
+        if (p->stopping && now - p->stopped_us > STOP_PATIENCE_US)
+            peer_cut(p->peer, "it did not end when asked to");
+        else
+            peer_watchdog(p->peer, now);
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+/* What would make every client fail later is found now; server_listen() says it. */
+static char *find_problem(Server *server)
+{
+    const char *library = peer_library_problem();
+    if (library)
+        return g_strdup(library);
+    GError *error = NULL;
+    InputMap *map = input_map_new(server->config->keymap ? server->config->keymap : "us", &error);
+    if (map)
+        server->cert = cert_new(server->config->cert_path, server->config->key_path, &error);
+    input_map_free(map);
+    char *problem = error ? g_strdup(error->message) : NULL;
+    g_clear_error(&error);
+    return problem;
+}
+
+Server *server_new(const Config *config, Auth *auth, const ServerCallbacks *callbacks, void *user)
+{
+    Server *server = g_new0(Server, 1);
+
+    peer_library_init();
+    server->config = config;
+    server->auth = auth;
+    server->callbacks = *callbacks;
+    server->user = user;
+    server->throttle = throttle_new(SERVER_MAX_PEERS, SERVER_MAX_PENDING_PER_ADDRESS);
+    server->listeners = server_listeners_new();
+    server->peers = g_hash_table_new_full(NULL, NULL, NULL, server_peer_free);
+    server->inbox = g_new0(ServerInbox, 1);
+    server->inbox->refs = 1;
+    server->inbox->server = server;
+    server->watchdog = g_timeout_add_seconds(SERVER_WATCHDOG_SECONDS, on_watchdog, server);
+    server->unusable = find_problem(server);
+    return server;
+}
+
+static gboolean on_quit_idle(gpointer data)
+{
+    Server *server = data;
+    server->quit_idle = 0;
+    quit_if_empty(server);
+    return G_SOURCE_REMOVE;
+}
+
+void server_shutdown(Server *server, int status, const char *reason)
+{
+    if (server->closing)
+        return;
+    server->closing = true;
+    server->status = status;
+    server->reason = g_strdup(reason);
+    server_listeners_close(server);
+    stop_all(server, reason);
+    /* Not from inside: the caller may be in the middle of something. */
+    if (g_hash_table_size(server->peers) == 0)
+        server->quit_idle = g_idle_add(on_quit_idle, server);
+}
+
+void server_free(Server *server)
+{
+    if (!server)
+        return;
+    server->closing = true;
+    server_listeners_close(server);
+    stop_all(server, "qrdp is ending");
+    g_hash_table_unref(server->peers); /* joins their threads */
+    server->inbox->server = NULL;
+    inbox_unref(server->inbox);
+    usb_slots_free(server->usb);
+    vm_free(server->vm);
+    qmp_free(server->qmp);
+    if (server->quit_idle)
+        g_source_remove(server->quit_idle);
+    g_source_remove(server->watchdog);
+    g_ptr_array_unref(server->listeners);
+    throttle_free(server->throttle);
+    cert_free(server->cert);
+    g_free(server->unusable);
+    g_free(server->reason);
+    g_free(server);
+}

@@ -1,0 +1,114 @@
+/*
+ * Inside the Server: its record of each client, and what a peer's thread may post to it.
+ *
+ * Thread: main throughout; the server_peer_* functions are ServerFuncs for server_post().
+ */
+#ifndef QRDP_SERVER_PRIV_H
+#define QRDP_SERVER_PRIV_H
+
+#include "cert.h"
+#include "input.h"
+#include "peer.h"
+#include "qmp.h"
+#include "server.h"
+#include "throttle.h"
+#include "usb_slots.h"
+
+#define SERVER_WATCHDOG_SECONDS 1u
+
+/** One admitted connection, from accept to the end of its thread. */
+typedef struct ServerPeer {
+    guint id;
+    Peer *peer;
+    char address[96];  /* for people */
+    char *key;         /* for the throttle */
+    char *user;        /* escaped; NULL until logged in */
+    bool logged_in;    /* its password was right */
+    bool active;       /* it can be shown pictures */
+    bool stopping;     /* it was told to go: of its input only releases count */
+    bool told;         /* it knows of the damage and has not asked for a frame since */
+    gint64 since_us;   /* wall clock */
+    gint64 stopped_us; /* monotonic, once .stopping */
+    char *display;     /* one line for status */
+    FramebufferViewer *viewer;
+} ServerPeer;
+
+typedef struct ServerListener {
+    char *text; /* as status shows it: "127.0.0.1:3389", "unix:/path" */
+    GSocket *socket;
+    GSource *source;
+    char *unix_path; /* to unlink */
+} ServerListener;
+
+struct ServerInbox;
+
+struct Server {
+    const Config *config;
+    Auth *auth; /* borrowed */
+    Cert *cert;
+    Throttle *throttle;
+    ServerCallbacks callbacks;
+    void *user;
+    char *unusable; /* why no client can be served, NULL: all is well */
+
+    Vm *vm;
+    Qmp *qmp;
+    UsbSlots *usb; /* from server_attach_*() on */
+    bool vm_ready;
+
+    GPtrArray *listeners; /* ServerListener */
+    GHashTable *peers;    /* id -> ServerPeer */
+    guint next_id;
+    guint watchdog, quit_idle;
+    LogLimit refused; /* lines about connections turned away */
+    bool warned_open; /* the line about serving without credentials was printed */
+
+    struct ServerInbox *inbox;
+    bool closing, quit_told;
+    int status;
+    char *reason;
+};
+
+ServerPeer *server_peer(Server *server, guint id); /* NULL: gone */
+/* server_usb.c */
+UsbSlots *server_usb_new(Server *server);
+/* server_listen.c */
+GPtrArray *server_listeners_new(void);
+void server_listeners_close(Server *server);
+/* server.c, for server_listen.c: a client connected to @listener. */
+void server_accept(Server *server, GSocket *socket);
+
+/* --- from a peer's thread --- */
+
+typedef struct ServerLogin {
+    bool ok;
+    char user[256]; /* as the client gave it */
+} ServerLogin;
+void server_peer_login(Server *server, guint id, void *login);
+
+/** The session is active: pictures, cursor and the rest may be sent. */
+void server_peer_active(Server *server, guint id, void *unused);
+void server_peer_want_frame(Server *server, guint id, void *unused);
+
+typedef struct ServerInvalid {
+    bool all;
+    Rect rect;
+} ServerInvalid;
+void server_peer_invalidate(Server *server, guint id, void *invalid);
+
+typedef struct ServerInput {
+    size_t n;
+    InputEvent events[];
+} ServerInput;
+void server_peer_input(Server *server, guint id, void *input);
+
+typedef struct ServerUiSize {
+    uint32_t width, height, width_mm, height_mm;
+} ServerUiSize;
+void server_peer_ui_size(Server *server, guint id, void *size);
+/** @line: one line of text. */
+void server_peer_status(Server *server, guint id, void *line);
+/** @reason: text; the last thing a peer posts. */
+void server_peer_ended(Server *server, guint id, void *reason);
+
+#endif

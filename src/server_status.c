@@ -1,0 +1,206 @@
+/*
+ * `qrdp status`: what is listening, who is connected and what they see, which USB devices are
+ * where. One walk over the Server fills a JSON tree; the text is made from the same rows.
+ */
+#include <json-glib/json-glib.h>
+
+#include "server_priv.h"
+
+#define MAX_USB_ROWS 128u
+
+static const char *vm_state(const Server *server)
+{
+    if (!server->vm)
+        return "not attached";
+    return server->vm_ready ? "attached" : "waiting";
+}
+
+static char *since_text(gint64 real_us)
+{
+    GDateTime *t = g_date_time_new_from_unix_local(real_us / G_USEC_PER_SEC);
+    char *text = g_date_time_format(t, "%Y-%m-%dT%H:%M:%S%z");
+    g_date_time_unref(t);
+    return text;
+}
+
+static gint compare_ids(gconstpointer a, gconstpointer b)
+{
+    const ServerPeer *x = *(ServerPeer *const *)a, *y = *(ServerPeer *const *)b;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static GPtrArray *sorted_peers(Server *server)
+{
+    GPtrArray *peers = g_ptr_array_new();
+    GHashTableIter iter;
+    gpointer value;
+    g_hash_table_iter_init(&iter, server->peers);
+    while (g_hash_table_iter_next(&iter, NULL, &value))
+        g_ptr_array_add(peers, value);
+    g_ptr_array_sort(peers, compare_ids);
+    return peers;
+}
+
+static const char *peer_state(const ServerPeer *p)
+{
+    if (p->stopping)
+        return "leaving";
+    if (p->active)
+        return "active";
+    return p->logged_in ? "logged in" : "connecting";
+}
+
+static void set_string(JsonBuilder *b, const char *name, const char *value)
+{
+    json_builder_set_member_name(b, name);
+    json_builder_add_string_value(b, value ? value : "");
+}
+
+static void set_int(JsonBuilder *b, const char *name, gint64 value)
+{
+    json_builder_set_member_name(b, name);
+    json_builder_add_int_value(b, value);
+}
+
+static void json_vm(Server *server, JsonBuilder *b)
+{
+    uint32_t width = 0, height = 0;
+    if (server->vm)
+        framebuffer_size(vm_framebuffer(server->vm), &width, &height);
+    json_builder_set_member_name(b, "vm");
+    json_builder_begin_object(b);
+    set_string(b, "name", server->vm ? vm_name(server->vm) : "");
+    set_string(b, "state", vm_state(server));
+    set_int(b, "width", width);
+    set_int(b, "height", height);
+    json_builder_end_object(b);
+}
+
+static void json_peers(Server *server, JsonBuilder *b)
+{
+    GPtrArray *peers = sorted_peers(server);
+    json_builder_set_member_name(b, "clients");
+    json_builder_begin_array(b);
+    for (guint i = 0; i < peers->len; i++) {
+        const ServerPeer *p = peers->pdata[i];
+        char *since = since_text(p->since_us);
+        json_builder_begin_object(b);
+        set_int(b, "id", p->id);
+        set_string(b, "user", p->user);
+        set_string(b, "address", p->address);
+        set_string(b, "state", peer_state(p));
+        set_string(b, "since", since);
+        set_string(b, "display", p->display);
+        json_builder_end_object(b);
+        g_free(since);
+    }
+    json_builder_end_array(b);
+    g_ptr_array_unref(peers);
+}
+
+static void json_usb(Server *server, JsonBuilder *b)
+{
+    UsbSlotsRow rows[MAX_USB_ROWS];
+    guint free_slots = 0, total = 0, n = 0;
+
+    if (server->usb) {
+        usb_slots_count(server->usb, &free_slots, &total);
+        n = usb_slots_rows(server->usb, rows, MAX_USB_ROWS);
+    }
+    json_builder_set_member_name(b, "usb");
+    json_builder_begin_object(b);
+    set_int(b, "slots", total);
+    set_int(b, "free", free_slots);
+    json_builder_set_member_name(b, "devices");
+    json_builder_begin_array(b);
+    for (guint i = 0; i < n; i++) {
+        json_builder_begin_object(b);
+        set_int(b, "number", rows[i].number);
+        set_int(b, "client", rows[i].peer_id);
+        set_string(b, "device", rows[i].device);
+        set_string(b, "from", rows[i].label);
+        set_string(b, "slot", rows[i].slot);
+        set_string(b, "state", rows[i].state);
+        set_string(b, "why", rows[i].why);
+        json_builder_end_object(b);
+    }
+    json_builder_end_array(b);
+    json_builder_end_object(b);
+}
+
+static char *status_json(Server *server)
+{
+    JsonBuilder *b = json_builder_new();
+    json_builder_begin_object(b);
+    set_string(b, "version", QRDP_VERSION);
+    json_vm(server, b);
+    json_builder_set_member_name(b, "listening");
+    json_builder_begin_array(b);
+    for (unsigned i = 0; server_address(server, i); i++)
+        json_builder_add_string_value(b, server_address(server, i));
+    json_builder_end_array(b);
+    json_peers(server, b);
+    json_usb(server, b);
+    json_builder_end_object(b);
+
+    JsonNode *root = json_builder_get_root(b);
+    char *text = json_to_string(root, TRUE);
+    char *line = g_strconcat(text, "\n", NULL);
+    json_node_unref(root);
+    g_object_unref(b);
+    g_free(text);
+    return line;
+}
+
+static void text_peers(Server *server, GString *out)
+{
+    GPtrArray *peers = sorted_peers(server);
+    if (peers->len == 0)
+        g_string_append(out, "clients:   none\n");
+    for (guint i = 0; i < peers->len; i++) {
+        const ServerPeer *p = peers->pdata[i];
+        char *since = since_text(p->since_us);
+        g_string_append_printf(out, "client %u:  %s, %s since %s\n", p->id,
+                               p->user ? p->user : p->address, peer_state(p), since);
+        if (p->display)
+            g_string_append_printf(out, "           %s\n", p->display);
+        g_free(since);
+    }
+    g_ptr_array_unref(peers);
+}
+
+static void text_usb(Server *server, GString *out)
+{
+    UsbSlotsRow rows[MAX_USB_ROWS];
+    guint free_slots = 0, total = 0;
+
+    if (!server->usb)
+        return;
+    usb_slots_count(server->usb, &free_slots, &total);
+    g_string_append_printf(out, "usb:       %u of %u slots free\n", free_slots, total);
+    guint n = usb_slots_rows(server->usb, rows, MAX_USB_ROWS);
+    for (guint i = 0; i < n; i++) {
+        const UsbSlotsRow *r = &rows[i];
+        g_string_append_printf(out, "usb %u:     %s from %s: %s%s%s%s%s\n", r->number, r->device,
+                               r->label, r->state, *r->slot ? " at " : "", r->slot,
+                               *r->why ? ", " : "", r->why);
+    }
+}
+
+char *server_status(Server *server, bool json)
+{
+    if (json)
+        return status_json(server);
+
+    uint32_t width = 0, height = 0;
+    GString *out = g_string_new(NULL);
+    if (server->vm)
+        framebuffer_size(vm_framebuffer(server->vm), &width, &height);
+    g_string_append_printf(out, "vm:        \"%s\" %s, screen %ux%u\n",
+                           server->vm ? vm_name(server->vm) : "", vm_state(server), width, height);
+    for (unsigned i = 0; server_address(server, i); i++)
+        g_string_append_printf(out, "listening: %s\n", server_address(server, i));
+    text_peers(server, out);
+    text_usb(server, out);
+    return g_string_free(out, FALSE);
+}
