@@ -96,7 +96,6 @@ static void job_free(EncoderJob *job)
     encoded_frame_free(job->encoded);
     if (job->frame)
         frame_unref(job->frame);
-    g_main_context_unref(job->context);
     g_free(job);
 }
 
@@ -115,7 +114,8 @@ static gboolean deliver(gpointer data)
 static void run(gpointer data, gpointer user)
 {
     EncoderJob *job = data;
-    GMainContext *context = g_main_context_ref(job->context);
+    /* given up before the source holds the job, or they would keep each other alive */
+    GMainContext *context = g_steal_pointer(&job->context);
 
     (void)user;
     job->encoded = encoder_encode(job->encoder, job->frame, job->surface, job->lossless);

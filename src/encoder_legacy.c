@@ -17,6 +17,8 @@
 /* NSCodec: 1 loses one bit of chroma, the least there is; subsampling would lose more. */
 #define NSC_LOSS 1
 #define NSC_MAX_TILES 8
+/* RemoteFX: a tile is at most 12 KiB, of text some 3 KiB. */
+#define RFX_TYPICAL_TILE 3072u
 
 static unsigned bytes_per_pixel(unsigned bpp)
 {
@@ -142,12 +144,45 @@ static bool encode_bitmaps(Encoder *encoder, EncodedFrame *encoded, const Rect *
     return true;
 }
 
-static bool encode_rfx(Encoder *encoder, EncodedFrame *encoded)
+/* One message for @rect, or two for its halves if it gets too long. */
+static bool add_rfx(Encoder *encoder, EncodedFrame *encoded, const Rect *rect, wStream *s)
 {
     const Frame *frame = encoded->frame;
     Rect all = {0, 0, (int32_t)frame->width, (int32_t)frame->height};
+    RFX_RECT area = {(UINT16)rect->x, (UINT16)rect->y, (UINT16)rect->w, (UINT16)rect->h};
+    RFX_MESSAGE *message = rfx_encode_message(encoder->rfx, &area, 1, frame->pixels, frame->width,
+                                              frame->height, frame->stride);
+
+    if (!message)
+        return false;
+    Stream_SetPosition(s, 0);
+    bool ok = rfx_write_message(encoder->rfx, s, message);
+    rfx_message_free(encoder->rfx, message);
+    if (!ok)
+        return false;
+    if (Stream_GetPosition(s) > encoder->params.max_part &&
+        (rect->w > (int32_t)TILE || rect->h > (int32_t)TILE)) {
+        Rect a = *rect, b = *rect;
+        if (rect->h > (int32_t)TILE) {
+            a.h = (rect->h / (int32_t)TILE + 1) / 2 * (int32_t)TILE;
+            b.y += a.h;
+            b.h -= a.h;
+        } else {
+            a.w = (rect->w / (int32_t)TILE + 1) / 2 * (int32_t)TILE;
+            b.x += a.w;
+            b.w -= a.w;
+        }
+        return add_rfx(encoder, encoded, &a, s) && add_rfx(encoder, encoded, &b, s);
+    }
+    add_part(encoded, &all, frame->width, frame->height, true, Stream_Buffer(s),
+             Stream_GetPosition(s));
+    return true;
+}
+
+static bool encode_rfx(Encoder *encoder, EncodedFrame *encoded)
+{
+    const Frame *frame = encoded->frame;
     bool ok = true;
-    size_t n = 0;
 
     if (encoder->rfx_width != frame->width || encoder->rfx_height != frame->height) {
         if (!rfx_context_reset(encoder->rfx, frame->width, frame->height))
@@ -155,28 +190,20 @@ static bool encode_rfx(Encoder *encoder, EncodedFrame *encoded)
         encoder->rfx_width = frame->width;
         encoder->rfx_height = frame->height;
     }
-    RFX_RECT *rects = g_new(RFX_RECT, frame->n_rects);
-    for (uint32_t i = 0; i < frame->n_rects; i++) {
-        const Rect *r = &frame->rects[i];
-        rects[i] = (RFX_RECT){(UINT16)r->x, (UINT16)r->y, (UINT16)r->w, (UINT16)r->h};
-    }
-    RFX_MESSAGE_LIST *list =
-        rfx_encode_messages(encoder->rfx, rects, frame->n_rects, frame->pixels, frame->width,
-                            frame->height, frame->stride, &n, encoder->params.max_part);
-    g_free(rects);
-    if (!list)
-        return false;
-
     wStream *s = Stream_New(NULL, 65536);
-    for (size_t i = 0; i < n && ok; i++) {
-        Stream_SetPosition(s, 0);
-        ok = rfx_write_message(encoder->rfx, s, rfx_message_list_get(list, i));
-        if (ok)
-            add_part(encoded, &all, frame->width, frame->height, true, Stream_Buffer(s),
-                     Stream_GetPosition(s));
+    for (uint32_t i = 0; i < frame->n_rects && ok; i++) {
+        const Rect *r = &frame->rects[i];
+        /* as many rows of tiles as usually fit */
+        uint32_t columns = ((uint32_t)r->w + TILE - 1) / TILE;
+        int32_t rows = (int32_t)(encoder->params.max_part / RFX_TYPICAL_TILE / columns);
+        int32_t step = rows * (int32_t)TILE;
+        for (int32_t y = r->y; y < r->y + r->h && ok;) {
+            Rect part = {r->x, y, r->w, MIN(MAX(step, (int32_t)TILE), r->y + r->h - y)};
+            ok = add_rfx(encoder, encoded, &part, s);
+            y += part.h;
+        }
     }
     Stream_Free(s, TRUE);
-    rfx_message_list_free(list);
     return ok;
 }
 

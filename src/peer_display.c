@@ -15,6 +15,8 @@
  */
 #include "peer_display.h"
 
+#include <freerdp/peer.h>
+
 #include "disp.h"
 #include "gfx.h"
 #include "log.h"
@@ -255,6 +257,22 @@ static bool covers_all(const Frame *frame)
     return frame->blank || area == (uint64_t)frame->width * frame->height;
 }
 
+/* Deactivates the client and sends it capabilities anew; peer_display_activated() follows. */
+static bool reactivate(PeerDisplay *d, uint32_t width, uint32_t height)
+{
+    freerdp_peer *peer = d->context->peer;
+    rdpSettings *settings = d->context->settings;
+    psPeerCapabilities first_time = peer->Capabilities;
+
+    if (!freerdp_settings_set_uint32(settings, FreeRDP_DesktopWidth, width) ||
+        !freerdp_settings_set_uint32(settings, FreeRDP_DesktopHeight, height))
+        return false;
+    peer->Capabilities = NULL; /* it settles the size and depth of a new connection */
+    bool ok = d->context->update->DesktopResize(d->context);
+    peer->Capabilities = first_time;
+    return ok;
+}
+
 /* Makes the client's picture as large as @frame. True if the frame may be sent now. */
 static bool fit(PeerDisplay *d, const Frame *frame)
 {
@@ -289,9 +307,7 @@ static bool fit(PeerDisplay *d, const Frame *frame)
     d->height = frame->height;
     legacy_reset(&d->legacy, d->width, d->height);
     d->activated = false;
-    if (!freerdp_settings_set_uint32(settings, FreeRDP_DesktopWidth, frame->width) ||
-        !freerdp_settings_set_uint32(settings, FreeRDP_DesktopHeight, frame->height) ||
-        !d->context->update->DesktopResize(d->context))
+    if (!reactivate(d, frame->width, frame->height))
         fail(d, "the client could not be told the new screen size");
     return false;
 }
@@ -452,9 +468,11 @@ void peer_display_suppress(PeerDisplay *display, bool allow)
 
 void peer_display_refresh(PeerDisplay *display, const Rect *rects, size_t n)
 {
+    if (n == 0)
+        show_everything(display);
     for (size_t i = 0; i < n; i++)
         display->callbacks->invalidate(display->user, &rects[i]);
-    display->damage = display->damage || n > 0;
+    display->damage = true;
     pump(display);
 }
 

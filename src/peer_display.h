@@ -3,7 +3,8 @@
  * bits, plain bitmaps), asks for frames when it can take one, sends pointer shapes and follows
  * mode switches.
  *
- * Owner: the Peer. Thread: the peer's. Lifetime: peer_display_free() before the FreeRDP context goes.
+ * Owner: the Peer. Thread: the peer's. Lifetime: peer_display_free() before the FreeRDP context
+ * goes.
  *
  * Flow: damaged -> (slot free?) want_frame -> main takes a Frame -> peer_display_frame ->
  * encoder_submit to the pool -> encoded slices -> out. At most one frame is being encoded, and
@@ -51,7 +52,7 @@ void peer_display_frame(PeerDisplay *display, Frame *frame);
 void peer_display_no_frame(PeerDisplay *display);
 /** NULL: hidden. Takes the reference. */
 void peer_display_cursor(PeerDisplay *display, Cursor *cursor);
-/** update->SuppressOutput and update->RefreshRect, for the Peer's callbacks. */
+/** update->SuppressOutput and update->RefreshRect, for the Peer's callbacks; @n 0: everything. */
 void peer_display_suppress(PeerDisplay *display, bool allow);
 void peer_display_refresh(PeerDisplay *display, const Rect *rects, size_t n);
 /** One line for `qrdp status`: path, codec, frames, acks, window. Free with g_free(). */

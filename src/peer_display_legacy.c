@@ -68,9 +68,7 @@ bool legacy_init(Legacy *legacy, rdpContext *context, const char **why)
     legacy->params.skip_alpha = flag(legacy, FreeRDP_DrawAllowSkipAlpha);
     legacy->params.rlgr_mode = u32(legacy, FreeRDP_RemoteFxRlgrMode);
     legacy->params.path = choose_path(legacy);
-    /* RemoteFX counts tile data only: leave room for the message around it */
-    legacy->params.max_part =
-        legacy->max_update - (legacy->params.path == ENCODER_RFX ? 2048 : RECT_HEADER);
+    legacy->params.max_part = legacy->max_update - RECT_HEADER;
     legacy->markers =
         flag(legacy, FreeRDP_SurfaceFrameMarkerEnabled) && legacy->params.path != ENCODER_BITMAP;
     legacy->acks = legacy->markers && u32(legacy, FreeRDP_FrameAcknowledge) > 0;
