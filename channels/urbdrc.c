@@ -332,8 +332,11 @@ static void on_add_device(Channel *c, const UrbdrcMessage *m)
     const UrbdrcFlavour *flavour = urbdrc_flavour_detect(&m->add_device, m->message_id);
     char text[64], label[96];
 
-    log_escape(c->hardware_id, sizeof(c->hardware_id),
-               urbdrc_string_text(m->add_device.hardware_ids, text, sizeof(text)), SIZE_MAX);
+    urbdrc_string_text(m->add_device.hardware_ids, text, sizeof(text));
+    for (char *p = text; *p; p++)
+        if (*p == '\\')
+            *p = '/'; /* USB/VID_1234 reads better than an escaped backslash */
+    log_escape(c->hardware_id, sizeof(c->hardware_id), text, SIZE_MAX);
     snprintf(label, sizeof(label), "%s channel %u", u->label, dvc_id(c->dvc));
     timer_stop(&c->serial);
     enter(c, CHANNEL_ACTIVE, 0);
@@ -512,6 +515,10 @@ static void timed_out(Channel *c)
         log_debug(c->urbdrc->label, "USB channel %u closed: announced, but no device came",
                   dvc_id(c->dvc));
         close_channel(c, "no device came");
+    } else if (c->control && c->state == CHANNEL_OPENING) {
+        /* Some clients do not refuse a channel they have no listener for, they say nothing. */
+        log_info(c->urbdrc->label, "USB control channel: no answer, no USB redirection");
+        close_channel(c, "the client does not answer for USB devices");
     } else {
         snprintf(what, sizeof(what), "no answer within %u s in state %s",
                  URBDRC_HANDSHAKE_US / 1000000u, state_names[c->state]);
