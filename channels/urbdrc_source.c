@@ -73,6 +73,7 @@ void urbdrc_bury(UrbdrcSource *s, Entry *entry)
             }
         }
     }
+    assert(s->n_entries < MAX_ENTRIES);
     s->entries[s->n_entries++] = grave;
     s->n_tombstones++;
 }

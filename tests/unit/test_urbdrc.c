@@ -1001,11 +1001,11 @@ static void test_late_and_double_answers(void)
     g_assert_cmpuint(d->gone, ==, 0);
 
     /* More tombstones than there are graves: the oldest is forgotten, not blamed. */
-    for (uint32_t id = 100; id < 100 + 2 * USB_MAX_TOMBSTONES; id++) {
+    for (uint32_t id = 100; id < 100 + 4 * USB_MAX_TOMBSTONES; id++) {
         g_assert_true(submit(d, bulk(id, 0x81, 8)));
         d->source->ops->cancel(d->source, id);
     }
-    for (uint32_t id = 100; id < 100 + 2 * USB_MAX_TOMBSTONES; id++)
+    for (uint32_t id = 100; id < 100 + 4 * USB_MAX_TOMBSTONES; id++)
         client_no_data(f, 1, id, USBD_STATUS_CANCELED, 0);
     g_assert_cmpuint(d->n_completions, ==, before + 1);
     g_assert_cmpuint(d->gone, ==, 0);
@@ -1165,9 +1165,9 @@ static void test_iso(void)
 static void test_iso_lies(void)
 {
     const struct {
-        uint32_t n, length;
+        uint32_t n, first, others;
         size_t data;
-    } cases[] = {{2, 10, 100}, {3, 193, 576}, {3, 100, 299}};
+    } cases[] = {{2, 10, 10, 100}, {3, 193, 10, 576}, {3, 100, 100, 299}};
 
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
         Fixture *f = fixture_with_iso(5);
@@ -1181,7 +1181,7 @@ static void test_iso_lies(void)
                                                           .n_packets = 3,
                                                           .packets = slots}));
         for (int k = 0; k < 3; k++)
-            wire[k] = (UrbdrcIsoPacket){.length = cases[i].length};
+            wire[k] = (UrbdrcIsoPacket){.length = k == 0 ? cases[i].first : cases[i].others};
         client_iso(f, 10, cases[i].n, wire, cases[i].data);
         assert_device_closed(f);
         free_fixture(f);
