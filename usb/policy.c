@@ -2,7 +2,8 @@
  * Which devices may reach the guest: usbredir's own rule syntax, so that one string can be given to
  * qrdp, virt-viewer and QEMU alike. The rules are checked against the descriptors, never against
  * what a client announces. A device passes when its own class and every interface of every setting
- * pass: a device must not become a keyboard by switching its setting later.
+ * pass: a device must not become a keyboard by switching its setting later. For the same reason the
+ * library's exception for non-boot HID interfaces of composite devices is not used.
  */
 #include <errno.h>
 #include <stdio.h>
