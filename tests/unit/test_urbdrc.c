@@ -859,7 +859,7 @@ static void test_select_configuration(void)
 
 static void test_select_interface_of_freerdp_3_14(void)
 {
-    /* 12 bytes of the result once more where HResult belongs: the first is no HRESULT. */
+    /* Part of the result again where HResult belongs; read as HRESULT it would be a failure. */
     static const uint8_t extra[] = {0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0x10, 0, 0, 1};
     Fixture *f = fixture_with_stick(5);
     UrbdrcInterfaceResult r = interface_result(0);
