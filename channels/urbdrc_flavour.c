@@ -41,7 +41,7 @@ static const UrbdrcFlavour freerdp = {
 
 static const UrbdrcFlavour windows = {
     .name = "windows",
-    .quirks = 0,
+    .quirks = USB_QUIRK_TRANSFERS_MAY_PEND, /* no time-out of its own is known */
     .typed_set_requests = true,
     .pipe_request_needs_barrier = false,
     .equal_iso_packets = false,
@@ -50,7 +50,8 @@ static const UrbdrcFlavour windows = {
 /* Asks for the least: CONTROL_TRANSFER carries any request, the barrier does no harm. */
 static const UrbdrcFlavour unknown = {
     .name = "unknown",
-    .quirks = USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP,
+    .quirks =
+        USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP | USB_QUIRK_TRANSFERS_MAY_PEND,
     .typed_set_requests = false,
     .pipe_request_needs_barrier = true,
     .equal_iso_packets = true,

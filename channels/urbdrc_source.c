@@ -530,6 +530,7 @@ void urbdrc_source_free(UrbdrcSource *s, const char *why)
 
     /* A sink that leaves may still cancel what it had in flight. */
     s->dvc = NULL;
+    s->usb.gone = true;
     s->usb.sink = NULL;
     s->usb.gone = true;
     if (sink)
