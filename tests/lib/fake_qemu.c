@@ -234,10 +234,19 @@ FakeQemu *fake_qemu_new(void)
     return fake;
 }
 
+static gboolean quit_loop(gpointer data)
+{
+    g_main_loop_quit(data);
+    return G_SOURCE_REMOVE;
+}
+
 void fake_qemu_free(FakeQemu *fake)
 {
+    g_autoptr(GSource) source = g_idle_source_new();
+
     fake_qemu_drop_listener(fake);
-    g_main_loop_quit(fake->loop);
+    g_source_set_callback(source, quit_loop, fake->loop, NULL); /* the loop may not run yet */
+    g_source_attach(source, fake->context);
     g_thread_join(fake->thread);
     g_dbus_connection_close_sync(fake->server, NULL, NULL);
     g_clear_object(&fake->server);
