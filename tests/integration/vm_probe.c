@@ -1,7 +1,8 @@
 /*
  * vm-probe: attaches to a real QEMU as qrdp does, without RDP.
  *
- *   vm-probe --qmp PATH [--copy] [--ppm FILE] [--size WxH] [--key QNUM]... [--ui WxH]
+ *   vm-probe --qmp PATH | --bus ADDRESS [--copy] [--ppm FILE] [--size WxH] [--key QNUM]... [--ui
+ * WxH]
  *            [--usb] [--add-slots N] [--timeout SECONDS]
  *
  * Waits until the picture is there (and has the size asked for) and has not changed for a moment,
@@ -20,7 +21,7 @@
 
 #define QUIET_MS 500
 
-static char *option_qmp, *option_ppm, *option_size, *option_ui;
+static char *option_qmp, *option_bus, *option_ppm, *option_size, *option_ui;
 static char **option_keys;
 static gboolean option_copy, option_usb, option_verbose;
 static int option_add_slots, option_timeout = 30;
@@ -224,18 +225,33 @@ static void on_lost(void *user, const char *why)
     fail("lost: %s", why);
 }
 
+static const VmCallbacks vm_callbacks = {
+    .ready = on_ready, .damaged = on_damaged, .cursor = on_cursor, .lost = on_lost};
+
 static void on_attached(void *user, GDBusConnection *connection, const char *error)
 {
-    static const VmCallbacks callbacks = {
-        .ready = on_ready, .damaged = on_damaged, .cursor = on_cursor, .lost = on_lost};
-
     if (error) {
         fail("%s", error);
         return;
     }
-    vm = vm_new_p2p(connection, &callbacks, NULL);
+    vm = vm_new_p2p(connection, &vm_callbacks, NULL);
     vm_set_offer_map(vm, !option_copy);
     g_object_unref(connection);
+}
+
+static bool attach_bus(GError **error)
+{
+    g_autoptr(GDBusConnection) connection =
+        g_dbus_connection_new_for_address_sync(option_bus,
+                                               G_DBUS_CONNECTION_FLAGS_AUTHENTICATION_CLIENT |
+                                                   G_DBUS_CONNECTION_FLAGS_MESSAGE_BUS_CONNECTION,
+                                               NULL, NULL, error);
+
+    if (!connection)
+        return false;
+    vm = vm_new_bus(connection, &vm_callbacks, NULL);
+    vm_set_offer_map(vm, !option_copy);
+    return true;
 }
 
 static gboolean on_timeout(gpointer data)
@@ -248,6 +264,7 @@ int main(int argc, char **argv)
 {
     const GOptionEntry entries[] = {
         {"qmp", 0, 0, G_OPTION_ARG_FILENAME, &option_qmp, "QMP socket", "PATH"},
+        {"bus", 0, 0, G_OPTION_ARG_STRING, &option_bus, "message bus", "ADDRESS"},
         {"copy", 0, 0, G_OPTION_ARG_NONE, &option_copy, "do not offer shared memory", NULL},
         {"ppm", 0, 0, G_OPTION_ARG_FILENAME, &option_ppm, "write the picture", "FILE"},
         {"size", 0, 0, G_OPTION_ARG_STRING, &option_size, "wait for this size", "WxH"},
@@ -263,17 +280,22 @@ int main(int argc, char **argv)
     g_autoptr(GError) error = NULL;
 
     g_option_context_add_main_entries(context, entries, NULL);
-    if (!g_option_context_parse(context, &argc, &argv, &error) || !option_qmp) {
-        fprintf(stderr, "vm-probe: %s\n", error ? error->message : "--qmp=PATH is missing");
+    if (!g_option_context_parse(context, &argc, &argv, &error) || (!option_qmp && !option_bus)) {
+        fprintf(stderr, "vm-probe: %s\n", error ? error->message : "--qmp or --bus is missing");
         return 2;
     }
     if (option_size)
         sscanf(option_size, "%ux%u", &wanted_width, &wanted_height);
     log_set_level(option_verbose ? LOG_LEVEL_TRACE : LOG_LEVEL_INFO);
     loop = g_main_loop_new(NULL, FALSE);
-    qmp = qmp_new(option_qmp);
-    qmp_set_patience(qmp, (unsigned)option_timeout);
-    qmp_attach_display(qmp, on_attached, NULL);
+    if (option_qmp) {
+        qmp = qmp_new(option_qmp);
+        qmp_set_patience(qmp, (unsigned)option_timeout);
+        qmp_attach_display(qmp, on_attached, NULL);
+    } else if (!attach_bus(&error)) {
+        fprintf(stderr, "vm-probe: %s\n", error->message);
+        return 2;
+    }
     guint timeout = g_timeout_add_seconds((guint)option_timeout, on_timeout, NULL);
     g_main_loop_run(loop);
 
