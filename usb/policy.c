@@ -60,9 +60,10 @@ bool usb_policy_check(const UsbPolicy *policy, const UsbDescriptors *d, char *wh
             subclasses[a] = c->alts[a].subclass;
             protocols[a] = c->alts[a].protocol;
         }
-        int r = usbredirfilter_check(policy->rules, policy->n_rules, d->class_code, d->subclass,
-                                     d->protocol, classes, subclasses, protocols, c->n_alts, d->vid,
-                                     d->pid, d->bcd_device, 0);
+        int r =
+            usbredirfilter_check(policy->rules, policy->n_rules, d->class_code, d->subclass,
+                                 d->protocol, classes, subclasses, protocols, c->n_alts, d->vid,
+                                 d->pid, d->bcd_device, usbredirfilter_fl_dont_skip_non_boot_hid);
         if (r != 0) {
             usb_descriptors_describe(d, name, sizeof(name));
             snprintf(why, size,
