@@ -1,0 +1,76 @@
+/* The graphics channel with a client that sends anything: messages of a length byte and bytes. */
+#include "gfx.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "fake_dvc.h"
+
+typedef struct Rig {
+    Gfx *gfx;
+    unsigned unavailable;
+} Rig;
+
+static uint64_t clock_us;
+
+static uint64_t now(void)
+{
+    return clock_us;
+}
+
+static void on_ready(void *user)
+{
+    assert(gfx_set_surface(((Rig *)user)->gfx, 640, 480));
+}
+
+static void on_slot(void *user)
+{
+    Rig *rig = user;
+    GfxRect rect = {0, 0, 8, 8};
+    Writer w;
+
+    if (!gfx_may_send(rig->gfx))
+        return;
+    writer_init(&w, 128);
+    gfx_write_solid_fill(&w, gfx_surface(rig->gfx), (const uint8_t *)"\1\2\3\4", &rect, 1);
+    gfx_send_frame(rig->gfx, w.data, w.len);
+    writer_clear(&w);
+}
+
+static void on_unavailable(void *user, const char *why)
+{
+    assert(why);
+    ((Rig *)user)->unavailable++;
+}
+
+static const GfxCallbacks callbacks = {on_ready, on_slot, on_unavailable};
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    DvcManager *manager = fake_dvc_manager_new();
+    Rig rig = {0};
+    uint8_t *sent;
+    size_t len;
+    Reader r;
+
+    clock_us = 1;
+    rig.gfx = gfx_new(manager, "fuzz", now, &callbacks, &rig);
+    Dvc *dvc = fake_dvc_nth(manager, 0);
+    fake_dvc_accept(dvc);
+    reader_init(&r, data, size);
+    while (reader_left(&r) > 0 && !fake_dvc_dead(dvc)) {
+        len = reader_u8(&r);
+        if (len > reader_left(&r))
+            len = reader_left(&r);
+        clock_us += 10000;
+        if (len > 0)
+            fake_dvc_receive(dvc, reader_bytes(&r, len), len);
+        assert(gfx_status(rig.gfx).in_flight <= PACER_MAX_WINDOW);
+        while ((sent = fake_dvc_take(dvc, &len)))
+            free(sent);
+    }
+    assert(rig.unavailable <= 1);
+    gfx_free(rig.gfx);
+    fake_dvc_manager_free(manager);
+    return 0;
+}

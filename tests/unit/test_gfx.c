@@ -1,0 +1,359 @@
+/*
+ * The graphics channel against a scripted client: nothing before the confirmation, capabilities
+ * again at any time, slices, pacing, and every way to lose the channel.
+ */
+#include "gfx.h"
+
+#include <glib.h>
+#include <string.h>
+
+#include "fake_dvc.h"
+
+typedef struct Rig {
+    DvcManager *manager;
+    Gfx *gfx;
+    Dvc *dvc;
+    unsigned ready, slots, unavailable;
+    char why[128];
+    bool free_in_callback;
+} Rig;
+
+static uint64_t clock_us;
+
+static uint64_t now(void)
+{
+    return clock_us;
+}
+
+static void on_ready(void *user)
+{
+    Rig *rig = user;
+    rig->ready++;
+    if (rig->free_in_callback)
+        g_clear_pointer(&rig->gfx, gfx_free);
+}
+
+static void on_slot(void *user)
+{
+    ((Rig *)user)->slots++;
+}
+
+static void on_unavailable(void *user, const char *why)
+{
+    Rig *rig = user;
+    rig->unavailable++;
+    g_strlcpy(rig->why, why, sizeof(rig->why));
+    g_clear_pointer(&rig->gfx, gfx_free);
+}
+
+static const GfxCallbacks callbacks = {on_ready, on_slot, on_unavailable};
+
+static void rig_init(Rig *rig)
+{
+    *rig = (Rig){0};
+    clock_us = 1000000;
+    rig->manager = fake_dvc_manager_new();
+    rig->gfx = gfx_new(rig->manager, "test", now, &callbacks, rig);
+    g_assert_nonnull(rig->gfx);
+    rig->dvc = fake_dvc_nth(rig->manager, 0);
+    g_assert_cmpstr(fake_dvc_name(rig->dvc), ==, "Microsoft::Windows::RDS::Graphics");
+    g_assert_cmpint(fake_dvc_priority(rig->dvc), ==, DVC_BULK);
+}
+
+static void rig_clear(Rig *rig)
+{
+    gfx_free(rig->gfx);
+    fake_dvc_manager_free(rig->manager);
+}
+
+static void advertise(Rig *rig, uint32_t version, uint32_t flags)
+{
+    Writer w;
+
+    writer_init(&w, 256);
+    writer_u16(&w, GFX_CAPSADVERTISE);
+    writer_u16(&w, 0);
+    writer_u32(&w, 8 + 2 + 24);
+    writer_u16(&w, 2);
+    writer_u32(&w, GFX_VERSION_8);
+    writer_u32(&w, 4);
+    writer_u32(&w, 0);
+    writer_u32(&w, version);
+    writer_u32(&w, 4);
+    writer_u32(&w, flags);
+    fake_dvc_receive(rig->dvc, w.data, w.len);
+    writer_clear(&w);
+}
+
+static void acknowledge(Rig *rig, uint32_t depth, uint32_t frame)
+{
+    Writer w;
+
+    writer_init(&w, 64);
+    writer_u16(&w, GFX_FRAMEACKNOWLEDGE);
+    writer_u16(&w, 0);
+    writer_u32(&w, 20);
+    writer_u32(&w, depth);
+    writer_u32(&w, frame);
+    writer_u32(&w, frame);
+    fake_dvc_receive(rig->dvc, w.data, w.len);
+    writer_clear(&w);
+}
+
+/* Takes what was sent, checks the wrapping and appends the PDUs' commands to @cmds. */
+static size_t take(Rig *rig, uint16_t *cmds, size_t max)
+{
+    size_t len, n = 0;
+    uint8_t *message;
+
+    while ((message = fake_dvc_take(rig->dvc, &len))) {
+        g_assert_cmpuint(len, <=, DVC_SLICE);
+        g_assert_cmpmem(message, 2, "\xe0\x04", 2);
+        for (size_t at = 2; at < len;) {
+            size_t pdu = gfx_pdu_length(message + at, len - at);
+            g_assert_cmpuint(pdu, >, 0);
+            g_assert_cmpuint(n, <, max);
+            cmds[n++] = (uint16_t)(message[at] | message[at + 1] << 8);
+            at += pdu;
+        }
+        free(message);
+    }
+    return n;
+}
+
+static void expect(Rig *rig, const uint16_t *want, size_t n)
+{
+    uint16_t got[64];
+    size_t m = take(rig, got, G_N_ELEMENTS(got));
+
+    g_assert_cmpmem(got, m * 2, want, n * 2);
+}
+#define EXPECT(rig, ...)                                                                           \
+    expect(rig, (const uint16_t[]){__VA_ARGS__}, sizeof((const uint16_t[]){__VA_ARGS__}) / 2)
+
+static void bring_up(Rig *rig)
+{
+    rig_init(rig);
+    fake_dvc_accept(rig->dvc);
+    advertise(rig, GFX_VERSION_104, 2);
+    g_assert_cmpuint(rig->ready, ==, 1);
+    EXPECT(rig, GFX_CAPSCONFIRM);
+    g_assert_true(gfx_set_surface(rig->gfx, 720, 400));
+    EXPECT(rig, GFX_RESETGRAPHICS, GFX_CREATESURFACE, GFX_MAPSURFACETOOUTPUT);
+}
+
+static bool send_fill(Rig *rig)
+{
+    GfxRect rect = {0, 0, 10, 10};
+    Writer w;
+
+    writer_init(&w, 256);
+    gfx_write_solid_fill(&w, gfx_surface(rig->gfx), (const uint8_t *)"\1\2\3\4", &rect, 1);
+    bool ok = gfx_send_frame(rig->gfx, w.data, w.len);
+    writer_clear(&w);
+    return ok;
+}
+
+static void test_order(void)
+{
+    Rig rig;
+    size_t len;
+
+    rig_init(&rig);
+    g_assert_false(gfx_ready(rig.gfx));
+    g_assert_false(gfx_may_send(rig.gfx));
+    g_assert_false(gfx_set_surface(rig.gfx, 100, 100));
+    fake_dvc_accept(rig.dvc);
+    acknowledge(&rig, 0, 1);                            /* out of place: ignored */
+    g_assert_cmpuint(fake_dvc_pending(rig.dvc), ==, 0); /* nothing before the confirmation */
+    advertise(&rig, GFX_VERSION_104, 2);
+    g_assert_true(gfx_ready(rig.gfx));
+    uint8_t *confirm = fake_dvc_take(rig.dvc, &len);
+    g_assert_cmpmem(confirm, len, "\xe0\x04\x13\0\0\0\x14\0\0\0\0\x04\x0a\0\x04\0\0\0\x02\0\0\0",
+                    22);
+    free(confirm);
+    rig_clear(&rig);
+}
+
+static void test_surfaces(void)
+{
+    Rig rig;
+
+    bring_up(&rig);
+    uint16_t first = gfx_surface(rig.gfx);
+    g_assert_cmpuint(first, !=, 0);
+    g_assert_true(gfx_set_surface(rig.gfx, 800, 600));
+    EXPECT(&rig, GFX_DELETESURFACE, GFX_RESETGRAPHICS, GFX_CREATESURFACE, GFX_MAPSURFACETOOUTPUT);
+    g_assert_cmpuint(gfx_surface(rig.gfx), !=, first);
+    g_assert_true(gfx_set_surface(rig.gfx, 800, 600));
+    EXPECT(&rig, GFX_DELETESURFACE, GFX_CREATESURFACE, GFX_MAPSURFACETOOUTPUT);
+    rig_clear(&rig);
+}
+
+static void test_readvertise(void)
+{
+    Rig rig;
+
+    bring_up(&rig);
+    g_assert_true(send_fill(&rig));
+    g_assert_true(send_fill(&rig));
+    EXPECT(&rig, GFX_STARTFRAME, GFX_SOLIDFILL, GFX_ENDFRAME, GFX_STARTFRAME, GFX_SOLIDFILL,
+           GFX_ENDFRAME);
+    g_assert_false(gfx_may_send(rig.gfx));
+    advertise(&rig, GFX_VERSION_104, 2);
+    g_assert_cmpuint(rig.ready, ==, 2);
+    EXPECT(&rig, GFX_CAPSCONFIRM);
+    g_assert_cmpuint(gfx_surface(rig.gfx), ==, 0);
+    g_assert_cmpuint(gfx_status(rig.gfx).in_flight, ==, 0);
+    g_assert_true(gfx_set_surface(rig.gfx, 720, 400)); /* the same size, and all of it again */
+    EXPECT(&rig, GFX_RESETGRAPHICS, GFX_CREATESURFACE, GFX_MAPSURFACETOOUTPUT);
+    g_assert_true(gfx_may_send(rig.gfx));
+    for (unsigned i = 0; i < GFX_MAX_READVERTISES + 1 && rig.unavailable == 0; i++)
+        advertise(&rig, GFX_VERSION_104, 2);
+    g_assert_cmpuint(rig.unavailable, ==, 1);
+    g_assert_true(fake_dvc_closed_by_server(rig.dvc));
+    rig_clear(&rig);
+}
+
+static void test_pacing(void)
+{
+    Rig rig;
+
+    bring_up(&rig);
+    g_assert_true(gfx_may_send(rig.gfx));
+    send_fill(&rig);
+    g_assert_true(gfx_may_send(rig.gfx));
+    send_fill(&rig);
+    g_assert_false(gfx_may_send(rig.gfx));
+    clock_us += 20000;
+    acknowledge(&rig, 1, 1);
+    g_assert_cmpuint(rig.slots, ==, 1);
+    g_assert_true(gfx_may_send(rig.gfx));
+    g_assert_cmpuint(gfx_status(rig.gfx).rtt_us, ==, 20000);
+
+    fake_dvc_set_queued(rig.manager, DVC_BULK, GFX_LOW_WATER + 1);
+    g_assert_false(gfx_may_send(rig.gfx));
+    fake_dvc_set_queued(rig.manager, DVC_BULK, 0);
+    g_assert_cmpuint(rig.slots, ==, 2);
+    g_assert_true(gfx_may_send(rig.gfx));
+
+    send_fill(&rig); /* lost acknowledgements: time frees the slot */
+    g_assert_false(gfx_may_send(rig.gfx));
+    clock_us = gfx_deadline(rig.gfx);
+    gfx_tick(rig.gfx);
+    g_assert_cmpuint(rig.slots, ==, 3);
+    g_assert_true(gfx_may_send(rig.gfx));
+    rig_clear(&rig);
+}
+
+static void test_slices(void)
+{
+    static uint8_t data[50000];
+    GfxRect rect = {0, 0, 64, 64};
+    uint16_t cmds[64];
+    Writer w;
+    Rig rig;
+
+    bring_up(&rig);
+    writer_init(&w, 1 << 22);
+    for (unsigned i = 0; i < 12; i++)
+        gfx_write_wire_to_surface_1(&w, gfx_surface(rig.gfx), GFX_CODEC_PLANAR, GFX_PIXEL_XRGB,
+                                    &rect, data, i % 2 ? 50000 : 20000);
+    g_assert_true(gfx_send_frame(rig.gfx, w.data, w.len));
+    g_assert_cmpuint(fake_dvc_pending(rig.dvc), >=, 7);
+    size_t n = take(&rig, cmds, G_N_ELEMENTS(cmds)); /* checks the size of each */
+    g_assert_cmpuint(n, ==, 14);
+    g_assert_cmpuint(cmds[0], ==, GFX_STARTFRAME);
+    g_assert_cmpuint(cmds[13], ==, GFX_ENDFRAME);
+    writer_clear(&w);
+    rig_clear(&rig);
+}
+
+static void test_cache_offer(void)
+{
+    Rig rig;
+
+    bring_up(&rig);
+    fake_dvc_receive(rig.dvc, "\x10\0\0\0\x16\0\0\0\x01\0kkkkkkkk\x10\0\0\0", 22);
+    EXPECT(&rig, GFX_CACHEIMPORTREPLY);
+    rig_clear(&rig);
+}
+
+static void test_no_common_version(void)
+{
+    Rig rig;
+
+    rig_init(&rig);
+    fake_dvc_accept(rig.dvc);
+    fake_dvc_receive(rig.dvc, "\x12\0\0\0\x16\0\0\0\x01\0\x99\x99\x99\x99\x04\0\0\0\0\0\0\0", 22);
+    g_assert_cmpuint(rig.unavailable, ==, 1);
+    g_assert_null(strstr(rig.why, "time"));
+    rig_clear(&rig);
+}
+
+static void test_timeouts(void)
+{
+    Rig rig;
+
+    rig_init(&rig); /* never answers the open */
+    clock_us = gfx_deadline(rig.gfx);
+    gfx_tick(rig.gfx);
+    g_assert_cmpuint(rig.unavailable, ==, 1);
+    rig_clear(&rig);
+
+    rig_init(&rig); /* opens, never advertises */
+    clock_us += 5000000;
+    fake_dvc_accept(rig.dvc);
+    clock_us += GFX_ADVERTISE_US - 1;
+    gfx_tick(rig.gfx);
+    g_assert_cmpuint(rig.unavailable, ==, 0);
+    clock_us += 1;
+    gfx_tick(rig.gfx);
+    g_assert_cmpuint(rig.unavailable, ==, 1);
+    g_assert_true(fake_dvc_closed_by_server(rig.dvc));
+    rig_clear(&rig);
+}
+
+static void test_endings(void)
+{
+    static const DvcCloseReason reasons[] = {DVC_CLOSED_REFUSED, DVC_CLOSED_BY_CLIENT,
+                                             DVC_CLOSED_OVERSIZE, DVC_CLOSED_LOST};
+    Rig rig;
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(reasons); i++) {
+        rig_init(&rig);
+        if (reasons[i] != DVC_CLOSED_REFUSED)
+            fake_dvc_accept(rig.dvc);
+        fake_dvc_end(rig.dvc, reasons[i]);
+        g_assert_cmpuint(rig.unavailable, ==, 1);
+        rig_clear(&rig);
+    }
+    bring_up(&rig); /* malformed */
+    fake_dvc_receive(rig.dvc, "\x0d\0\0\0\x10\0\0\0\0\0\0\0\0\0\0\0", 16);
+    g_assert_cmpuint(rig.unavailable, ==, 1);
+    g_assert_nonnull(strstr(rig.why, "FRAME_ACKNOWLEDGE"));
+    rig_clear(&rig);
+
+    rig_init(&rig); /* freed from its own callback */
+    rig.free_in_callback = true;
+    fake_dvc_accept(rig.dvc);
+    advertise(&rig, GFX_VERSION_81, 0);
+    g_assert_cmpuint(rig.ready, ==, 1);
+    g_assert_null(rig.gfx);
+    rig_clear(&rig);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/gfx/order", test_order);
+    g_test_add_func("/gfx/surfaces", test_surfaces);
+    g_test_add_func("/gfx/readvertise", test_readvertise);
+    g_test_add_func("/gfx/pacing", test_pacing);
+    g_test_add_func("/gfx/slices", test_slices);
+    g_test_add_func("/gfx/cache-offer", test_cache_offer);
+    g_test_add_func("/gfx/no-common-version", test_no_common_version);
+    g_test_add_func("/gfx/timeouts", test_timeouts);
+    g_test_add_func("/gfx/endings", test_endings);
+    return g_test_run();
+}

@@ -1,0 +1,167 @@
+/*
+ * The pacer on simulated links: it keeps a link busy, bounds what is queued on it, and survives
+ * lost acknowledgements and clients that suspend them.
+ */
+#include "pacer.h"
+
+#include <glib.h>
+
+typedef struct Link {
+    uint64_t one_way_us, bytes_per_second;
+} Link;
+
+typedef struct Result {
+    unsigned frames;
+    unsigned most_in_flight;
+    uint64_t worst_delay_us; /* send to acknowledgement, after the first second */
+    uint64_t bytes;
+} Result;
+
+/* A guest that always has a new frame of @bytes every 33 ms; a client that acknowledges at once. */
+static Result simulate(const Link *link, size_t bytes, unsigned seconds)
+{
+    struct {
+        uint64_t sent, acked;
+        uint32_t id;
+    } flight[64];
+    unsigned head = 0, tail = 0;
+    uint64_t link_free = 0;
+    Result result = {0};
+    uint32_t id = 0;
+    Pacer pacer;
+
+    pacer_init(&pacer);
+    for (uint64_t now = 1000000; now < 1000000 + seconds * 1000000ull; now += 1000) {
+        while (head != tail && flight[head % 64].acked <= now) {
+            pacer_acked(&pacer, flight[head % 64].id, false, now);
+            if (now > 2000000)
+                result.worst_delay_us = MAX(result.worst_delay_us, now - flight[head % 64].sent);
+            head++;
+        }
+        if (now / 1000 % 33 == 0 && pacer_may_send(&pacer, now)) {
+            uint64_t start = MAX(now, link_free);
+            link_free = start + bytes * 1000000ull / link->bytes_per_second;
+            pacer_sent(&pacer, ++id, bytes, now);
+            flight[tail % 64].sent = now;
+            flight[tail % 64].acked = link_free + 2 * link->one_way_us;
+            flight[tail++ % 64].id = id;
+            result.frames++;
+            result.bytes += bytes;
+        }
+        result.most_in_flight = MAX(result.most_in_flight, pacer.n);
+        g_assert_cmpuint(pacer.n, <=, PACER_MAX_WINDOW);
+        g_assert_cmpuint(pacer_window(&pacer), >=, PACER_MIN_WINDOW);
+        g_assert_cmpuint(pacer_window(&pacer), <=, PACER_MAX_WINDOW);
+    }
+    return result;
+}
+
+static void test_lan(void)
+{
+    Link lan = {500, 100000000};
+    Result r = simulate(&lan, 30000, 10);
+
+    g_assert_cmpuint(r.frames, >=, 295); /* every frame of 30 a second */
+    g_assert_cmpuint(r.most_in_flight, <=, 2);
+}
+
+static void test_long(void)
+{
+    Link far_away = {100000, 12500000}; /* 200 ms round trip, 100 Mbit/s */
+    Result r = simulate(&far_away, 30000, 20);
+
+    g_assert_cmpuint(r.frames, >=, 500); /* a window of two would give 200 */
+    g_assert_cmpuint(r.worst_delay_us, <, 260000);
+}
+
+static void test_slow(void)
+{
+    Link modem = {20000, 250000}; /* 2 Mbit/s, frames of 60 kB: 4 a second fit */
+    Result r = simulate(&modem, 60000, 20);
+
+    g_assert_cmpuint(r.bytes, >=, 20 * 250000 * 8 / 10); /* 80% used */
+    /* not more than the window's frames may ever wait: no queue builds up */
+    g_assert_cmpuint(r.worst_delay_us, <, 2000000);
+    g_assert_cmpuint(r.most_in_flight, <=, 9);
+}
+
+static void test_suspend(void)
+{
+    Pacer p;
+
+    pacer_init(&p);
+    for (uint32_t i = 1; i <= PACER_MAX_WINDOW && pacer_may_send(&p, 1000); i++)
+        pacer_sent(&p, i, 1000, 1000);
+    g_assert_false(pacer_may_send(&p, 1000));
+    pacer_acked(&p, 1, true, 2000);
+    for (uint32_t i = 100; i < 200; i++) {
+        g_assert_true(pacer_may_send(&p, 3000));
+        pacer_sent(&p, i, 1000000, 3000);
+    }
+    pacer_acked(&p, 199, false, 4000); /* counts again */
+    pacer_sent(&p, 200, 1000, 5000);
+    pacer_sent(&p, 201, 1000, 5000);
+    g_assert_false(pacer_may_send(&p, 5000));
+    g_assert_cmpuint(p.n, ==, 2);
+}
+
+static void test_lost(void)
+{
+    Pacer p;
+
+    pacer_init(&p);
+    pacer_sent(&p, 1, 1000, 0);
+    pacer_sent(&p, 2, 1000, 0);
+    g_assert_false(pacer_may_send(&p, 1000));
+    g_assert_cmpuint(pacer_deadline(&p, 1000), ==, PACER_LOST_US);
+    g_assert_true(pacer_may_send(&p, PACER_LOST_US));
+    g_assert_cmpuint(pacer_deadline(&p, PACER_LOST_US), ==, UINT64_MAX);
+    pacer_sent(&p, 3, 1000, PACER_LOST_US);
+    g_assert_cmpuint(p.n, ==, 1);
+}
+
+static void test_odd_acks(void)
+{
+    Pacer p;
+
+    pacer_init(&p);
+    pacer_acked(&p, 5, false, 10); /* nothing was sent */
+    pacer_sent(&p, 1, 500, 100);
+    pacer_sent(&p, 2, 700, 200);
+    pacer_acked(&p, 77, false, 300); /* never sent */
+    g_assert_cmpuint(p.n, ==, 2);
+    pacer_acked(&p, 2, false, 400); /* covers 1 */
+    g_assert_cmpuint(p.n, ==, 0);
+    g_assert_cmpuint(p.bytes, ==, 0);
+    pacer_acked(&p, 2, false, 500); /* again */
+    pacer_sent(&p, 3, 500, 600);
+    pacer_forget(&p);
+    g_assert_true(pacer_may_send(&p, 700));
+}
+
+static void test_bytes(void)
+{
+    Pacer p;
+
+    pacer_init(&p);
+    pacer_sent(&p, 1, 100000, 0);
+    pacer_acked(&p, 1, false, 1000000); /* 100 kB/s */
+    pacer_sent(&p, 2, 8 << 20, 1000000);
+    g_assert_false(pacer_may_send(&p, 1000000)); /* one large frame fills it */
+    pacer_forget(&p);
+    pacer_sent(&p, 3, 1000, 1000000);
+    g_assert_true(pacer_may_send(&p, 1000000)); /* small ones pass */
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/pacer/lan", test_lan);
+    g_test_add_func("/pacer/long", test_long);
+    g_test_add_func("/pacer/slow", test_slow);
+    g_test_add_func("/pacer/suspend", test_suspend);
+    g_test_add_func("/pacer/lost", test_lost);
+    g_test_add_func("/pacer/odd-acks", test_odd_acks);
+    g_test_add_func("/pacer/bytes", test_bytes);
+    return g_test_run();
+}
