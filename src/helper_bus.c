@@ -3,7 +3,7 @@
  * half a second later without waiting for the name: if the name has no owner at that moment the
  * virtual machine's start fails. So the object is exported and the name taken before certificates
  * are read or ports bound, and what goes wrong with those afterwards is told in the answer to
- * SetCredentials, because that text reaches the person who typed `virsh start` (libvirt.md 7).
+ * SetCredentials, because that text reaches the person who typed `virsh start`.
  *
  * libvirt formats a missing user name as GLib does a NULL string, "[Invalid UTF-8]"; that and the
  * empty name both mean "no name was given".
@@ -16,6 +16,7 @@
 #include "log.h"
 
 #define SUBJECT "bus"
+#define MACHINE_NAME "org.qemu"
 #define CONNECT_TRIES 60
 #define CONNECT_PAUSE_US 50000 /* 60 x 50 ms = 3 s */
 #define CALL_TIMEOUT_MS 5000
@@ -29,6 +30,8 @@ struct HelperBus {
     void *user;
     guint objects[2];
     gulong closed_handler;
+    guint machine_watch;
+    bool machine_seen;
     char *failure;
     bool failure_told;
 };
@@ -178,6 +181,21 @@ static void on_closed(GDBusConnection *connection, gboolean vanished, GError *er
     bus->callbacks.closed(bus->user, "the message bus went away");
 }
 
+/* libvirt starts us before QEMU: "no owner yet" is not "gone". And after a restart of libvirtd it
+ * sends no SIGTERM any more, so this is the only notice of the machine's end. */
+
+static void on_machine(GDBusConnection *connection, const char *name, const char *owner, void *data)
+{
+    ((HelperBus *)data)->machine_seen = true;
+}
+
+static void on_no_machine(GDBusConnection *connection, const char *name, void *data)
+{
+    HelperBus *bus = data;
+    if (bus->machine_seen && !g_dbus_connection_is_closed(bus->connection))
+        bus->callbacks.closed(bus->user, "the virtual machine has ended");
+}
+
 HelperBus *helper_bus_new(const char *address, const HelperBusCallbacks *callbacks, void *user,
                           GError **error)
 {
@@ -190,8 +208,12 @@ HelperBus *helper_bus_new(const char *address, const HelperBusCallbacks *callbac
     bus->user = user;
     g_dbus_connection_set_exit_on_close(connection, FALSE);
     bus->closed_handler = g_signal_connect(connection, "closed", G_CALLBACK(on_closed), bus);
-    if (export_object(bus, error) && take_name(bus, error))
+    if (export_object(bus, error) && take_name(bus, error)) {
+        bus->machine_watch =
+            g_bus_watch_name_on_connection(connection, MACHINE_NAME, G_BUS_NAME_WATCHER_FLAGS_NONE,
+                                           on_machine, on_no_machine, bus, NULL);
         return bus;
+    }
     helper_bus_free(bus);
     return NULL;
 }
@@ -200,6 +222,8 @@ void helper_bus_free(HelperBus *bus)
 {
     if (!bus)
         return;
+    if (bus->machine_watch)
+        g_bus_unwatch_name(bus->machine_watch);
     g_signal_handler_disconnect(bus->connection, bus->closed_handler);
     for (size_t i = 0; i < G_N_ELEMENTS(bus->objects); i++)
         if (bus->objects[i])

@@ -1,6 +1,6 @@
 /*
  * What libvirt's qemu-rdp helper owes its bus: the name org.QemuDisplay.RDP, SetCredentials and
- * Leaving (rdp-server.md 20, libvirt.md 9). The same object answers `qrdp status` and `qrdp usb`
+ * Leaving (libvirt 11.3, src/qemu/qemu_rdp.c). The same object answers `qrdp status` and `qrdp usb`
  * through an interface of our own, org.qrdp.Control1, because libvirt promises its helper no
  * directory it could write a control socket to.
  *
@@ -23,7 +23,7 @@ typedef struct HelperBusCallbacks {
     bool (*credentials)(void *user, const char *name, const char *password, GError **error);
     /** As ControlHandler. */
     char *(*command)(void *user, char **words, bool *ok);
-    /** The bus is gone. */
+    /** The bus is gone, or QEMU was on it and has left. */
     void (*closed)(void *user, const char *why);
 } HelperBusCallbacks;
 

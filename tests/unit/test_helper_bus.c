@@ -192,6 +192,27 @@ static void test_bus_ends(Fixture *f, const void *data)
     helper_bus_leave(f->bus, "nobody hears this"); /* must not hang */
 }
 
+static void name_call(Fixture *f, const char *method, GVariant *parameters)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GVariant) reply = g_dbus_connection_call_sync(
+        f->libvirt, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", method,
+        parameters, NULL, G_DBUS_CALL_FLAGS_NONE, -1, NULL, &error);
+    g_assert_no_error(error);
+}
+
+static void test_machine_leaves(Fixture *f, const void *data)
+{
+    g_assert_true(set_credentials(f, "a", "b", NULL));
+    g_assert_false(f->closed); /* it has not come yet: that is not an end */
+    name_call(f, "RequestName", g_variant_new("(su)", "org.qemu", 0));
+    g_assert_true(set_credentials(f, "a", "b", NULL));
+    g_assert_false(f->closed);
+    name_call(f, "ReleaseName", g_variant_new("(s)", "org.qemu"));
+    while (!f->closed)
+        g_main_context_iteration(NULL, TRUE);
+}
+
 static void test_no_bus(void)
 {
     Fixture f = {0};
@@ -216,6 +237,7 @@ int main(int argc, char **argv)
     ADD("leaving", test_leaving);
     ADD("control", test_control);
     ADD("second-helper", test_second_helper);
+    ADD("machine-leaves", test_machine_leaves);
     ADD("bus-ends", test_bus_ends);
     g_test_add_func("/helper-bus/no-bus", test_no_bus);
     return g_test_run();
