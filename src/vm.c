@@ -554,8 +554,9 @@ void vm_usb_slot_open(Vm *vm, const char *id, VmUsbOpened done, void *user)
 static void on_input_answered(GObject *source, GAsyncResult *result, gpointer user_data)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(GVariant) reply = g_dbus_proxy_call_finish(G_DBUS_PROXY(source), result, &error);
+    GVariant *reply = g_dbus_proxy_call_finish(G_DBUS_PROXY(source), result, &error);
 
+    g_clear_pointer(&reply, g_variant_unref);
     if (g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CANCELLED))
         return;
     Vm *vm = user_data;
