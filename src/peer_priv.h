@@ -74,7 +74,7 @@ struct Peer {
     char *reason;                         /* for the log */
     char *user;                           /* as the client gave it */
     char *label;                          /* "alice@192.0.2.7", escaped */
-    bool ui_asked;                        /* the two below are known */
+    bool mcs_ready;                       /* the client is known, and can be sent an error info */
     uint32_t client_width, client_height; /* what the client asked for */
 };
 

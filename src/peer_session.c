@@ -182,20 +182,18 @@ static BOOL on_capabilities(freerdp_peer *client)
 {
     Peer *peer = peer_of_client(client);
     rdpSettings *s = client->context->settings;
+    bool first = !peer->mcs_ready;
 
+    peer->mcs_ready = true;
     if (!peer_login_check(peer)) {
         peer_end(peer, ERRINFO_SERVER_INSUFFICIENT_PRIVILEGES, "wrong user name or password");
-        freerdp_set_error_info(client->context->rdp, ERRINFO_SERVER_INSUFFICIENT_PRIVILEGES);
-        freerdp_send_error_info(client->context->rdp);
         return FALSE;
     }
-    if (!peer->ui_asked) { /* a reactivation says our own size back */
-        peer->ui_asked = true;
-        peer->client_width = freerdp_settings_get_uint32(s, FreeRDP_DesktopWidth);
-        peer->client_height = freerdp_settings_get_uint32(s, FreeRDP_DesktopHeight);
-        return peer_check_capabilities(peer);
-    }
-    return TRUE;
+    if (!first) /* a reactivation: the display has set the size */
+        return TRUE;
+    peer->client_width = freerdp_settings_get_uint32(s, FreeRDP_DesktopWidth);
+    peer->client_height = freerdp_settings_get_uint32(s, FreeRDP_DesktopHeight);
+    return peer_check_capabilities(peer);
 }
 
 /* One monitor of the guest's size, whatever the client has. */
@@ -416,16 +414,28 @@ static void linger(Peer *peer)
     }
 }
 
+/* Only once the MCS channels are joined, which the client's capabilities tell. MS-RDPBCGR 2.2.5.1
+ * wants it sent only to clients that announce it, but FreeRDP's has not announced it since 3.0 and
+ * understands it; to one that does not it is a last unknown PDU before the end. */
+static void send_error_info(Peer *peer)
+{
+    rdpRdp *rdp = peer->client->context->rdp;
+    if (!peer->mcs_ready)
+        return;
+    freerdp_set_error_info(rdp, peer->error_info);
+    freerdp_send_error_info(rdp);
+}
+
 static void say_goodbye(Peer *peer)
 {
     freerdp_peer *client = peer->client;
 
-    /* Before the session is active a client would not understand a Deactivate All PDU; the login
-     * that failed has sent its error info by itself. */
-    if (peer->active && peer->error_info) {
-        freerdp_set_error_info(client->context->rdp, peer->error_info);
+    /* Before the session is active a client would not understand a Deactivate All PDU. After one,
+     * xfreerdp no longer listens to an error info, so that goes first. */
+    if (peer->error_info)
+        send_error_info(peer);
+    if (peer->active && peer->error_info)
         client->Close(client);
-    }
     if (peer->error_info)
         linger(peer);
 }
