@@ -90,7 +90,8 @@ typedef struct VmUsbSlot {
 } VmUsbSlot;
 /** The slots there are now; free with g_ptr_array_unref() (elements are VmUsbSlot). */
 GPtrArray *vm_usb_slots(Vm *vm);
-/** Attaches to slot @id; @done gets the fd (the callee's, non-blocking) or -1 and why. */
+/** Attaches to slot @id; @done gets the fd (the callee's, non-blocking) or -1 and why: possibly
+ * before this returns, and at the latest before vm_free() does. */
 typedef void (*VmUsbOpened)(void *user, int fd, const char *error);
 void vm_usb_slot_open(Vm *vm, const char *id, VmUsbOpened done, void *user);
 
