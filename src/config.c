@@ -140,6 +140,27 @@ static bool check_keymap(const char *keymap, GError **error)
     return false;
 }
 
+/** A socket that is not there yet will be waited for; a file never becomes one. */
+static bool check_qmp(const char *path, GError **error)
+{
+    struct stat st;
+    if (!path)
+        return true;
+    if (strlen(path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path)) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+                    "--qmp=%s is too long for a socket: use a path of at most %zu bytes", path,
+                    sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1);
+        return false;
+    }
+    if (stat(path, &st) < 0 || S_ISSOCK(st.st_mode))
+        return true;
+    g_set_error(
+        error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+        "--qmp=%s is not a socket: give the PATH of QEMU's -qmp unix:PATH,server=on,wait=off",
+        path);
+    return false;
+}
+
 static bool check_numbers(const Config *config, GError **error)
 {
     if (config->usb_slots > CONFIG_MAX_USB_SLOTS) {
@@ -178,8 +199,8 @@ static bool check_serving(const Config *config, GError **error)
         return false;
     }
     usb_policy_free(policy);
-    return check_numbers(config, error) && check_keymap(config->keymap, error) &&
-           check_certificate(config, error);
+    return check_qmp(config->qmp_path, error) && check_numbers(config, error) &&
+           check_keymap(config->keymap, error) && check_certificate(config, error);
 }
 
 bool config_check(const Config *config, GError **error)

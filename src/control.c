@@ -362,6 +362,20 @@ char *control_call(const char *dir, char **words, bool *ok, GError **error)
     return g_strdup(strchr(answer->str, '\n') + 1);
 }
 
+/** What an instance that was killed left: its sockets and then the directory. */
+static void remove_dead(const char *dir)
+{
+    g_autoptr(GDir) entries = g_dir_open(dir, 0, NULL);
+    const char *name;
+    while (entries && (name = g_dir_read_name(entries))) {
+        g_autofree char *path = g_build_filename(dir, name, NULL);
+        struct stat st;
+        if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
+            unlink(path);
+    }
+    rmdir(dir);
+}
+
 GPtrArray *control_list(const char *base)
 {
     GPtrArray *found = g_ptr_array_new_with_free_func(g_free);
@@ -375,8 +389,7 @@ GPtrArray *control_list(const char *base)
             close(fd);
             g_ptr_array_add(found, g_steal_pointer(&dir));
         } else if (errno == ECONNREFUSED) {
-            unlink(path);
-            rmdir(dir);
+            remove_dead(dir);
         }
     }
     return found;

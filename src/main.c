@@ -357,6 +357,8 @@ static void app_clear(App *app)
     run_free(app->run);
     helper_bus_free(app->bus);
     auth_free(app->auth);
+    if (app->run_dir)
+        rmdir(app->run_dir); /* if it is empty now */
     g_free(app->run_dir);
     g_main_loop_unref(app->loop);
 }

@@ -212,6 +212,7 @@ static void test_refusals(void)
          "at most 8"},
         {"qrdp serve", "--qmp=PATH"},
         {"qrdp serve --qmp=/a --dbus-address=b", "not both"},
+        {"qrdp serve --qmp=/etc/passwd", "is not a socket"},
         {"qrdp serve --qmp=/a extra", "remove 'extra'"},
         {"qrdp serve --qmp=/a -- q", "belong to 'qrdp run'"},
         {"qrdp status now", "remove 'now'"},
