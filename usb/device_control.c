@@ -420,11 +420,12 @@ void control_get_alt(UsbDevice *d, uint64_t id, uint8_t interface)
     answer_alt(d, id, USB_STATUS_SUCCESS, interface);
 }
 
+/* CLEAR_FEATURE(ENDPOINT_HALT) for another endpoint than 0. */
 static bool is_clear_halt(const UsbSetup *s)
 {
     return s->request_type == LIBUSB_RECIPIENT_ENDPOINT &&
            s->request == LIBUSB_REQUEST_CLEAR_FEATURE && s->value == FEATURE_ENDPOINT_HALT &&
-           s->length == 0;
+           (s->index & 0x0f) != 0;
 }
 
 void control_event(UsbDevice *d, RedirEvent *e)
@@ -444,10 +445,11 @@ void control_event(UsbDevice *d, RedirEvent *e)
     }
 
     uint8_t target = s->index & 0xff;
-    bool clear_halt = is_clear_halt(s) && (target & 0x0f) != 0;
+    bool clear_halt = is_clear_halt(s);
     const Pipe *pipe = &d->pipes[pipe_index(target)];
 
-    if (clear_halt && (!d->selected || !pipe->endpoint || pipe->endpoint->address != target)) {
+    if (clear_halt &&
+        (s->length != 0 || !d->selected || !pipe->endpoint || pipe->endpoint->address != target)) {
         answer_control(d, e->id, s, USB_STATUS_STALL, NULL, 0);
         return;
     }

@@ -319,8 +319,11 @@ static bool control(FakeSource *f, const UsbRequest *r, uint8_t *out, unsigned *
     case 0x0005:
     case 0x0009:
     case 0x010b:
-    case 0x0201:
         violation(f, "a raw standard request that must be a request of its own");
+        return false;
+    case 0x0201:
+        if (s->value == 0 && (s->index & 0x0f) != 0)
+            violation(f, "a raw CLEAR_FEATURE(ENDPOINT_HALT), which leaves the host's toggle");
         return false;
     default:
         return false;

@@ -1,0 +1,55 @@
+/*
+ * The descriptor walk. Input: 18 bytes of device descriptor, then one configuration whose length is
+ * made right (else nearly every input ends at the first check), or as it is when the first byte is
+ * odd. What is taken must be within limits.h and survive everything that is done with it.
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "descriptor.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    char why[160] = "", text[160];
+
+    if (size < 18 + 9)
+        return 0;
+    uint8_t device[18];
+    memcpy(device, data, 18);
+    device[0] = 18;
+    device[1] = 1;
+    UsbDescriptors *d = usb_descriptors_new(device, 18, why, sizeof(why));
+    assert(d);
+
+    size_t len = size - 18;
+    uint8_t *raw = malloc(len);
+    memcpy(raw, data + 18, len);
+    if (!(data[0] & 1)) {
+        raw[2] = (uint8_t)len;
+        raw[3] = (uint8_t)(len >> 8);
+    }
+    if (usb_descriptors_add_configuration(d, raw, len, why, sizeof(why))) {
+        const UsbConfiguration *c = &d->configurations[0];
+
+        assert(c->raw_len == len && len <= USB_MAX_CONFIG_BYTES);
+        assert(c->n_interfaces > 0 && c->n_interfaces <= USB_MAX_INTERFACES);
+        assert(c->n_alts <= USB_MAX_ALT_SETTINGS);
+        for (unsigned i = 0; i < c->n_alts; i++)
+            assert(c->alts[i].n_endpoints <= USB_MAX_ENDPOINTS);
+        for (unsigned i = 0; i < c->n_interfaces; i++)
+            assert(usb_configuration_alt(c, c->interface_numbers[i], 0));
+        usb_descriptors_derive_speed(d, data[0] & 2);
+        assert(d->speed <= USB_SPEED_SUPER);
+        usb_configuration_patch_for_guest(d, c, raw);
+    } else {
+        assert(why[0] && d->n_configurations == 0);
+    }
+    usb_descriptors_set_bos(d, data + 18, len, why, sizeof(why));
+    usb_descriptor_string(data + 18, len, d->product, sizeof(d->product));
+    assert(strlen(d->product) < sizeof(d->product));
+    usb_descriptors_describe(d, text, sizeof(text));
+    usb_descriptors_unref(d);
+    free(raw);
+    return 0;
+}

@@ -1,0 +1,145 @@
+/*
+ * A script of events for one device: what a guest asks for, how its requests end, time, and a guest
+ * that does not read, in any order. Two bytes per event: what, and an argument. At the end all is
+ * cancelled, and each packet must have had exactly one answer.
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fake_guest.h"
+
+#define MAX_PACKETS 1024u
+
+static uint8_t bytes[200000];
+
+static void complete_one(UsbRig *r, uint8_t arg)
+{
+    static const UsbStatus statuses[] = {USB_STATUS_SUCCESS, USB_STATUS_SUCCESS,
+                                         USB_STATUS_STALL,   USB_STATUS_TIMEOUT,
+                                         USB_STATUS_IOERROR, USB_STATUS_CANCELLED};
+
+    if (r->source->n_pending == 0)
+        return;
+    unsigned at = arg % r->source->n_pending;
+    const UsbRequest *q = &r->source->pending[at].request;
+    bool in = (q->endpoint & 0x80) != 0;
+    uint32_t n = arg & 0x80 ? q->length : q->length / 2;
+
+    fake_source_complete(r->source, at, statuses[(arg >> 3) % 6], in && n ? bytes : NULL, n,
+                         in && (arg & 0x40));
+}
+
+static uint64_t guest_event(UsbRig *r, uint8_t what, uint8_t arg)
+{
+    FakeGuest *g = r->guest;
+    uint8_t in = r->source->kind == FAKE_STICK && arg & 1 ? 0x83 : 0x81;
+
+    switch (what) {
+    case 0:
+        return fake_guest_bulk_in(g, in, (uint32_t)arg * 512);
+    case 1:
+        return fake_guest_bulk_out(g, arg & 1 ? 0x04 : 0x02, bytes, (uint32_t)arg * 700);
+    case 2:
+        return fake_guest_control(g, 0xa1, 0xfe, 0, 0, 1, NULL);
+    case 3:
+        return fake_guest_control(g, 0x80, 6, (uint16_t)(arg << 8), 0, 64, NULL);
+    case 4:
+        return fake_guest_control(g, 0x02, 1, 0, arg & 1 ? 0x02 : 0x81, 0, NULL);
+    case 5:
+        return fake_guest_control(g, arg & 0x7f, arg, arg, arg, 4, bytes);
+    default:
+        return fake_guest_interrupt_out(g, 0x02, bytes, arg);
+    }
+}
+
+static void event(UsbRig *r, uint8_t what, uint8_t arg, uint64_t *ids, unsigned *n)
+{
+    if (what < 7) {
+        if (*n < MAX_PACKETS)
+            ids[(*n)++] = guest_event(r, what, arg);
+        return;
+    }
+    switch (what) {
+    case 7:
+        if (*n)
+            fake_guest_cancel(r->guest, ids[arg % *n]);
+        break;
+    case 8:
+        fake_guest_reset(r->guest);
+        break;
+    case 9:
+        fake_guest_set_configuration(r->guest, arg % 3);
+        break;
+    case 10:
+        fake_guest_set_alt(r->guest, arg & 1, arg >> 1 & 1);
+        break;
+    case 11:
+        if (arg & 1)
+            fake_guest_start_interrupt(r->guest, 0x81);
+        else
+            fake_guest_stop_interrupt(r->guest, 0x81);
+        break;
+    case 12:
+        r->now += (uint64_t)arg * 100000;
+        usb_device_tick(r->device, r->now);
+        break;
+    case 13:
+        r->blocked = arg & 1;
+        break;
+    case 14:
+        r->source->hold = arg & 1;
+        r->source->refuse = (arg & 6) == 6;
+        break;
+    default:
+        complete_one(r, arg);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const uint32_t quirks[] = {0,
+                                      USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP,
+                                      USB_QUIRK_TRANSFERS_MAY_PEND, USB_QUIRK_RESET_IS_NO_OP};
+    static const UsbSpeed speeds[] = {USB_SPEED_FULL, USB_SPEED_HIGH, USB_SPEED_SUPER,
+                                      USB_SPEED_HIGH};
+    uint64_t ids[MAX_PACKETS];
+    unsigned n = 0;
+
+    if (size < 1 || size > 4096)
+        return 0;
+    UsbRig *r = usb_rig_new(data[0] & 1 ? FAKE_KEYBOARD : FAKE_STICK, speeds[data[0] >> 1 & 3],
+                            quirks[data[0] >> 3 & 3]);
+    r->source->cancel_mode = (data[0] >> 5) % 3;
+    r->chunk = 65536;
+    usb_rig_enumerate(r);
+    for (size_t at = 1; at + 1 < size; at += 2) {
+        event(r, data[at] % 20, data[at + 1], ids, &n);
+        usb_rig_run(r);
+    }
+    r->blocked = r->source->refuse = false;
+    r->source->hold = false;
+    for (unsigned i = 0; i < n; i++)
+        fake_guest_cancel(r->guest, ids[i]);
+    usb_rig_wait(r, 600000000);
+    assert(r->source->violations == 0 && r->guest->errors == 0);
+    assert(usb_device_state(r->device) == USB_DEVICE_CONNECTED);
+    for (unsigned i = 0; i < n; i++) {
+        unsigned answers = 0;
+        for (unsigned k = 0; k < r->guest->n_log; k++) {
+            const GuestPacket *p = &r->guest->log[k];
+            bool read_ahead =
+                p->type == usb_redir_interrupt_packet && (p->endpoint & 0x80); /* own ids */
+            answers += p->id == ids[i] && p->type >= usb_redir_control_packet && !read_ahead;
+        }
+        assert(answers == 1);
+    }
+    if (data[0] & 1)
+        fake_guest_stop_interrupt(r->guest, 0x81);
+    usb_rig_run(r);
+    UsbDeviceStats stats;
+    usb_device_stats(r->device, &stats);
+    assert(stats.in_flight == 0 && stats.bytes_in_flight == 0);
+    usb_rig_free(r);
+    return 0;
+}
