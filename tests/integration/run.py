@@ -16,6 +16,8 @@ import unittest
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "..", "lib", "py"), HERE]
 
+import rig  # noqa: E402
+
 
 def flatten(suite):
     for item in suite:
@@ -50,6 +52,37 @@ class Result(unittest.TestResult):
             self._bad(error)
 
 
+class Fixtures:
+    """What a class of tests shares (setUpClass): made before its first test, undone after its last."""
+
+    def __init__(self):
+        self.owner, self.failed = None, False
+
+    def enter(self, cls):
+        """Makes what cls needs if that is not there yet; what went wrong, or ""."""
+        if cls is self.owner:
+            return ""
+        try:
+            cls.setUpClass()
+        except unittest.SkipTest:
+            return ""  # the tests are skipped for the same reason
+        except Exception:
+            detail = traceback.format_exc()
+            cls.doClassCleanups()
+            return detail
+        self.owner, self.failed = cls, False
+        return ""
+
+    def leave(self):
+        """Undoes; what went wrong, or ""."""
+        cls, self.owner = self.owner, None
+        if not cls:
+            return ""
+        cls.tearDownClass()
+        cls.doClassCleanups()
+        return "".join("".join(traceback.format_exception(*e)) for e in cls.tearDown_exceptions)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--full", action="store_true", help="also the tests that take long")
@@ -71,22 +104,34 @@ def main():
         os.rmdir(base)
         return 0
     counts = {"ok": 0, "FAILED": 0, "skipped": 0}
+    fixtures = Fixtures()
     for number, test in enumerate(tests, 1):
+        cls = type(test)
         print("[%d/%d] %s" % (number, len(tests), test.id()), flush=True)
         result, start = Result(), time.monotonic()
-        test.run(result)
+        trouble = fixtures.enter(cls)
+        if not trouble:
+            test.run(result)
+        if result.outcome == "FAILED" or trouble:
+            fixtures.failed = True
+        directories = [getattr(test, "dir", None)]
+        failed = fixtures.failed
+        if number == len(tests) or type(tests[number]) is not cls:
+            trouble += fixtures.leave()
+            directories.append(getattr(getattr(cls, "shared", None), "dir", None))
+        if trouble:
+            result.outcome, result.detail = "FAILED", result.detail + trouble
         counts[result.outcome] += 1
         print("      %s, %.1f s%s" % (result.outcome, time.monotonic() - start,
                                       ": " + result.detail if result.outcome == "skipped" else ""),
               flush=True)
-        directory = getattr(test, "dir", None)
         if result.outcome == "FAILED":
             print("".join("      | %s\n" % line for line in result.detail.splitlines()), end="")
-            if directory:
+        for index, directory in enumerate(d for d in directories if d):
+            if result.outcome == "FAILED" or (index and failed):
                 print("      its logs are in " + directory, flush=True)
-        elif directory and not options.keep:
-            import rig
-            rig.remove(directory)
+            elif not options.keep:
+                rig.remove(directory)
     try:
         os.rmdir(base)
     except OSError:

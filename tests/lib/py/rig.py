@@ -96,6 +96,27 @@ class Rig(unittest.TestCase):
         return self.path(name)
 
 
+class SharedRig(Rig):
+    """Tests of a class that share a machine: start() makes it once, through cls.shared (a Rig).
+
+    What start() starts ends after the last test of the class. It keeps what it made in class attributes.
+    """
+
+    shared = None
+
+    @classmethod
+    def setUpClass(cls):
+        cls.shared = Rig()
+        cls.shared.addCleanup = cls.addClassCleanup
+        cls.shared.setUp()
+        cls.start()
+
+    def _clean_up(self):
+        super()._clean_up()
+        for server in self.shared._servers:
+            server.check_clean()
+
+
 class RunningVm:
     """A machine that qrdp started: what tests need of it."""
 
