@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "client_socket.h"
+#include "handover.h"
 #include "peer_priv.h"
 
 #define STOP_PATIENCE_US 1000000
@@ -36,6 +37,7 @@ typedef struct Post {
 static gboolean post_run(gpointer data)
 {
     Post *post = data;
+    handover_take(post);
     if (!post->peer->ended)
         post->func(post->peer, post->data);
     return G_SOURCE_REMOVE;
@@ -44,6 +46,7 @@ static gboolean post_run(gpointer data)
 static void post_free(gpointer data)
 {
     Post *post = data;
+    handover_take(post); /* it may not have run */
     if (post->destroy)
         post->destroy(post->data);
     g_free(post);
@@ -59,6 +62,7 @@ void peer_post(Peer *peer, PeerFunc func, void *data, GDestroyNotify destroy)
     GSource *source = g_idle_source_new();
     g_source_set_priority(source, G_PRIORITY_DEFAULT);
     g_source_set_callback(source, post_run, post, post_free);
+    handover_give(post);
     g_source_attach(source, peer->main_context);
     g_source_unref(source);
 }
@@ -284,6 +288,7 @@ static gpointer peer_thread(gpointer data)
 {
     Peer *peer = data;
 
+    handover_take(peer);
     g_main_context_acquire(peer->main_context);
     g_main_context_push_thread_default(peer->main_context);
     if (peer_session_open(peer)) {
@@ -295,6 +300,7 @@ static gpointer peer_thread(gpointer data)
     server_post(peer->server, peer->id, server_peer_ended, end_reason(peer), g_free);
     g_main_context_pop_thread_default(peer->main_context);
     g_main_context_release(peer->main_context);
+    handover_give(peer);
 
     g_mutex_lock(&peer->cut_lock);
     peer->done = true;
@@ -327,6 +333,7 @@ Peer *peer_new(const PeerParams *params)
     peer->main_context = g_main_context_new();
 
     GError *error = NULL;
+    handover_give(peer);
     if (peer->watch_fd >= 0)
         peer->thread = g_thread_try_new(peer->subject, peer_thread, peer, &error);
     if (!peer->thread) {
@@ -354,6 +361,7 @@ void peer_free(Peer *peer)
         if (!done)
             peer_cut(peer, "it did not end when asked to");
         g_thread_join(peer->thread);
+        handover_take(peer);
     }
     g_main_context_unref(peer->main_context); /* frees what was posted too late */
     if (peer->watch_fd >= 0)

@@ -48,7 +48,7 @@ struct Peer {
      * peer may be stuck in FreeRDP when it is set. */
     GMutex cut_lock;
     GCond cut_done; /* with .done: peer_free() waits for the thread, but not for ever */
-    bool done;
+    atomic_bool done;
     char *cut_reason;
 
     /* Main: the watchdog's memory. */

@@ -24,6 +24,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "handover.h"
 #include "peer_library.h"
 #include "server_priv.h"
 
@@ -58,6 +59,7 @@ static void inbox_unref(ServerInbox *inbox)
 static gboolean letter_deliver(gpointer data)
 {
     Letter *letter = data;
+    handover_take(letter);
     Server *server = letter->inbox->server;
     if (server && server_peer(server, letter->peer_id))
         letter->func(server, letter->peer_id, letter->data);
@@ -67,6 +69,7 @@ static gboolean letter_deliver(gpointer data)
 static void letter_free(gpointer data)
 {
     Letter *letter = data;
+    handover_take(letter); /* it may not have been delivered */
     if (letter->destroy)
         letter->destroy(letter->data);
     inbox_unref(letter->inbox);
@@ -83,6 +86,7 @@ void server_post(Server *server, guint peer_id, ServerFunc func, void *data, GDe
     GSource *source = g_idle_source_new();
     g_source_set_priority(source, G_PRIORITY_DEFAULT);
     g_source_set_callback(source, letter_deliver, letter, letter_free);
+    handover_give(letter);
     g_source_attach(source, NULL);
     g_source_unref(source);
 }
