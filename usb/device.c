@@ -98,7 +98,7 @@ TransferTimer device_data_timer(const UsbDevice *d)
 
 uint32_t device_submit(UsbDevice *d, UsbRequest *request, TransferTimer timer, Packet *owner)
 {
-    if (!d->source || d->source->gone || transfer_full(&d->table))
+    if (!d->source || d->source->gone || d->retired || transfer_full(&d->table))
         return 0;
     do {
         request->id = usb_source_next_id(d->source);
