@@ -28,7 +28,9 @@ def environment(directory):
     """Sanitizers write their reports into directory, where check_clean finds them."""
     asan = "log_path=%s/asan:detect_leaks=1:detect_stack_use_after_return=0" % directory
     ubsan = "log_path=%s/ubsan:print_stacktrace=1:halt_on_error=0" % directory
-    return dict(os.environ, ASAN_OPTIONS=asan, UBSAN_OPTIONS=ubsan,
+    lsan = "print_suppressions=0:suppressions=" + os.path.join(
+        os.path.dirname(os.path.abspath(__file__)), "..", "lsan.supp")
+    return dict(os.environ, ASAN_OPTIONS=asan, UBSAN_OPTIONS=ubsan, LSAN_OPTIONS=lsan,
                 TSAN_OPTIONS="log_path=%s/tsan" % directory, XDG_RUNTIME_DIR=directory,
                 HOME=directory, XDG_CONFIG_HOME=directory, XDG_STATE_HOME=directory,
                 XDG_DATA_HOME=directory)
