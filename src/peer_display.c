@@ -213,7 +213,7 @@ static gboolean on_tick(GSource *source, GSourceFunc func, gpointer user)
         gfx_tick(d->gfx);
     if (d->path == PATH_LEGACY && !d->damage && !d->asked && !d->job && !d->suppressed &&
         now >= legacy_refine_at(&d->legacy) && legacy_may_send(&d->legacy, now) &&
-        legacy_refine(&d->legacy, d->callbacks->invalidate, d->user) > 0) {
+        legacy_refine(&d->legacy, now, d->callbacks->invalidate, d->user) > 0) {
         d->refining = true;
         d->damage = true;
     }
@@ -248,13 +248,27 @@ static void pump(PeerDisplay *d)
     arm(d);
 }
 
-static bool covers_all(const Frame *frame)
+static uint64_t area(const Frame *frame)
 {
-    uint64_t area = 0;
+    uint64_t sum = 0;
 
     for (uint32_t i = 0; i < frame->n_rects; i++)
-        area += (uint64_t)frame->rects[i].w * (uint64_t)frame->rects[i].h;
-    return frame->blank || area == (uint64_t)frame->width * frame->height;
+        sum += (uint64_t)frame->rects[i].w * (uint64_t)frame->rects[i].h;
+    return sum;
+}
+
+static bool covers_all(const Frame *frame)
+{
+    return frame->blank || area(frame) == (uint64_t)frame->width * frame->height;
+}
+
+/* Whether a lossy path should show @frame exactly: it was asked for to refine, and is not much more
+ * than that, or it is small. */
+static bool worth_exactness(const Frame *frame, bool refining)
+{
+    const uint64_t tile = (uint64_t)FRAMEBUFFER_TILE * FRAMEBUFFER_TILE;
+
+    return area(frame) <= tile * (refining ? 2 * LEGACY_REFINE_TILES : LEGACY_SMALL_TILES);
 }
 
 /* Deactivates the client and sends it capabilities anew; peer_display_activated() follows. */
@@ -372,7 +386,7 @@ void peer_display_frame(PeerDisplay *display, Frame *frame)
     PeerDisplay *d = display;
 
     d->asked = false;
-    bool lossless = d->refining;
+    bool lossless = worth_exactness(frame, d->refining);
     d->refining = false;
     if (d->broken || d->path == PATH_UNDECIDED || !d->activated || d->suppressed || d->job) {
         show_everything(d);

@@ -5,9 +5,9 @@
  * knows them, and counted by the pacer where it acknowledges them; otherwise the socket is the only
  * measure: no frame is asked for while FreeRDP's output buffer is not empty.
  *
- * RemoteFX and NSCodec lose. Each tile shown with loss is remembered, and when the picture has
- * rested for a quarter of a second such tiles are shown again as bitmaps, some at a time, so that
- * a still picture ends up exact.
+ * RemoteFX and NSCodec lose. Small frames go as bitmaps at once. Each tile shown with loss is
+ * remembered, and when it has rested for a quarter of a second it is shown again as a bitmap, some
+ * tiles at a time, so that a still picture ends up exact.
  */
 #include "peer_display_priv.h"
 
@@ -87,7 +87,7 @@ void legacy_reset(Legacy *legacy, uint32_t width, uint32_t height)
     legacy_clear(legacy);
     legacy->columns = (width + FRAMEBUFFER_TILE - 1) / FRAMEBUFFER_TILE;
     legacy->rows = (height + FRAMEBUFFER_TILE - 1) / FRAMEBUFFER_TILE;
-    legacy->lossy = g_malloc0((size_t)legacy->columns * legacy->rows);
+    legacy->lossy = g_new0(int64_t, (size_t)legacy->columns * legacy->rows);
     pacer_forget(&legacy->pacer);
 }
 
@@ -140,31 +140,37 @@ static void mark(Legacy *legacy, const EncodedFrame *encoded, int64_t now)
              y * FRAMEBUFFER_TILE < (uint32_t)(r->y + r->h); y++) {
             for (uint32_t x = (uint32_t)r->x / FRAMEBUFFER_TILE;
                  x * FRAMEBUFFER_TILE < (uint32_t)(r->x + r->w); x++) {
-                uint8_t *tile = &legacy->lossy[(size_t)y * legacy->columns + x];
+                int64_t *tile = &legacy->lossy[(size_t)y * legacy->columns + x];
                 legacy->n_lossy += loss;
-                legacy->n_lossy -= *tile;
-                *tile = loss;
+                legacy->n_lossy -= *tile != 0;
+                *tile = loss ? now : 0;
             }
         }
     }
-    if (loss)
-        legacy->last_lossy_us = now;
 }
 
 int64_t legacy_refine_at(const Legacy *legacy)
 {
-    return legacy->n_lossy > 0 ? legacy->last_lossy_us + LEGACY_REST_US : INT64_MAX;
+    int64_t oldest = INT64_MAX;
+
+    for (size_t i = 0; legacy->n_lossy > 0 && i < (size_t)legacy->columns * legacy->rows; i++) {
+        if (legacy->lossy[i] != 0)
+            oldest = MIN(oldest, legacy->lossy[i]);
+    }
+    return oldest == INT64_MAX ? oldest : oldest + LEGACY_REST_US;
 }
 
-uint32_t legacy_refine(Legacy *legacy, void (*invalidate)(void *user, const Rect *rect), void *user)
+uint32_t legacy_refine(Legacy *legacy, int64_t now,
+                       void (*invalidate)(void *user, const Rect *rect), void *user)
 {
     uint32_t tiles = 0;
 
     for (uint32_t y = 0; y < legacy->rows; y++) {
-        const uint8_t *row = legacy->lossy + (size_t)y * legacy->columns;
+        const int64_t *row = legacy->lossy + (size_t)y * legacy->columns;
         for (uint32_t x = 0; x < legacy->columns && tiles < LEGACY_REFINE_TILES;) {
             uint32_t n = 0;
-            while (x + n < legacy->columns && row[x + n] && tiles + n < LEGACY_REFINE_TILES)
+            while (x + n < legacy->columns && row[x + n] != 0 &&
+                   row[x + n] + LEGACY_REST_US <= now && tiles + n < LEGACY_REFINE_TILES)
                 n++;
             if (n > 0) {
                 Rect rect = {(int32_t)(x * FRAMEBUFFER_TILE), (int32_t)(y * FRAMEBUFFER_TILE),

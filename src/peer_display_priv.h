@@ -6,10 +6,12 @@
 #include "pacer.h"
 #include "peer_display.h"
 
-/** The picture has rested this long: show losslessly what was shown with loss. */
+/** A tile has rested this long: show losslessly what was shown with loss. */
 #define LEGACY_REST_US 250000
 /** Tiles shown again at a time, so that the pointer and typing are not held up. */
 #define LEGACY_REFINE_TILES 128u
+/** A frame of so few tiles goes losslessly at once: typing, a blinking cursor. */
+#define LEGACY_SMALL_TILES 8u
 /** The socket and acknowledgements are looked at this often while a frame waits for them. */
 #define LEGACY_POLL_US 8000
 #define LEGACY_FRAME_US 33000 /* least time between frames of clients that do not acknowledge */
@@ -27,9 +29,8 @@ typedef struct Legacy {
     uint64_t frames, bytes;
 
     uint32_t columns, rows;
-    uint8_t *lossy; /* per tile: shown with loss */
+    int64_t *lossy; /* per tile: when it was last shown with loss, 0: it is exact */
     uint32_t n_lossy;
-    int64_t last_lossy_us;
 } Legacy;
 
 /** Reads the client's settings. False, with *@why, if it can show nothing. */
@@ -42,9 +43,9 @@ bool legacy_may_send(Legacy *legacy, int64_t now);
 bool legacy_send(Legacy *legacy, const EncodedFrame *encoded, int64_t now);
 /** When refining may begin; INT64_MAX: nothing to refine. */
 int64_t legacy_refine_at(const Legacy *legacy);
-/** Calls @invalidate for some of the tiles shown with loss; returns how many tiles. */
-uint32_t legacy_refine(Legacy *legacy, void (*invalidate)(void *user, const Rect *rect),
-                       void *user);
+/** Calls @invalidate for some of the tiles that have rested; returns how many tiles. */
+uint32_t legacy_refine(Legacy *legacy, int64_t now,
+                       void (*invalidate)(void *user, const Rect *rect), void *user);
 const char *legacy_name(const Legacy *legacy);
 
 #endif
