@@ -387,7 +387,7 @@ static int serve(Config *config)
 static int print_capabilities(void)
 {
     /* libvirt knows dbus-address and remotefx; others are for people and newer versions of it. */
-    puts("{\"type\":\"rdp\",\"features\":[\"dbus-address\",\"remotefx\",\"usb\"]}");
+    puts("{\"type\":\"rdp\",\"features\":[\"dbus-address\",\"remotefx\"]}");
     return fflush(stdout) == 0 ? 0 : 1;
 }
 
