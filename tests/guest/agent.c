@@ -11,7 +11,7 @@
  * see guest.h
  *
  * One thread, one poll loop: a script stuck in a dead device never keeps the agent from answering.
- * The same program called as "usbwatch" runs usbwatch.c instead.
+ * The same program called as "usbwatch" or "usbloop" runs that file instead.
  */
 #include "guest.h"
 
@@ -405,8 +405,9 @@ static int agent_main(void)
 
 int main(int argc, char **argv)
 {
-    (void)argc;
     const char *name = strrchr(argv[0], '/');
     name = name ? name + 1 : argv[0];
-    return strcmp(name, "usbwatch") == 0 ? usbwatch_main() : agent_main();
+    if (strcmp(name, "usbwatch") == 0)
+        return usbwatch_main();
+    return strcmp(name, "usbloop") == 0 ? usbloop_main(argc, argv) : agent_main();
 }

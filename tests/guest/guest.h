@@ -1,8 +1,8 @@
 /*
- * The test guest's one program, in three parts: agent.c answers the test harness over a
- * virtio-serial port, screen.c draws on the guest's screen, usbwatch.c loads drivers, announces USB
- * devices on the console and mounts sticks. Statically linked, runs as root in an initramfs, talks
- * to tests only.
+ * The test guest's one program: agent.c answers the test harness over a virtio-serial port,
+ * screen.c draws on the guest's screen, usbwatch.c loads drivers, announces USB devices on the
+ * console and mounts sticks, usbloop.c times bulk transfers. Statically linked, runs as root in an
+ * initramfs, talks to tests only.
  */
 #pragma once
 
@@ -20,6 +20,8 @@ const char *uevent_get(const char *buf, long length, const char *name);
 
 /* Loads drivers, announces USB devices and mounts sticks, for ever. Returns only on failure. */
 int usbwatch_main(void);
+/* Sends blocks round a loop device and times them. */
+int usbloop_main(int argc, char **argv);
 
 /*
  * Screen requests; each prints its answer (or what went wrong) to out and returns 0 or 1.
