@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "peer_priv.h"
+#include "peer_quirks.h"
 #include "rdploop.h"
 
 #define RECEIVE_BURST 64 /* PDUs handled before channels and output get their turn */
@@ -108,6 +109,7 @@ static gboolean on_status_timer(gpointer data)
         server_post(peer->server, peer->id, server_peer_status, g_strdup(line), g_free);
     }
     g_free(line);
+    peer_usb_report(peer->usb);
     return G_SOURCE_CONTINUE;
 }
 
@@ -308,9 +310,12 @@ static bool loop_dispatch(void *user)
     Peer *peer = user;
 
     atomic_store(&peer->busy_us, g_get_monotonic_time());
+    peer_usb_receiving(peer->usb, true);
     bool ok = receive(peer);
+    peer_usb_receiving(peer->usb, false);
     input_flush(peer->input);
     ok = ok && (peer->ended || send_waiting(peer));
+    peer_usb_sent(peer->usb);
     if (!ok)
         peer_end(peer, 0, "%s",
                  peer->login_tried && !peer->authenticated ? "wrong user name or password"
@@ -369,7 +374,7 @@ static bool open_client(Peer *peer)
     if (!peer_apply_settings(peer))
         return false;
     install_callbacks(peer);
-    if (!peer->client->Initialize(peer->client))
+    if (!peer->client->Initialize(peer->client) || !peer_quirks_install(peer->client->context))
         return false;
     peer->dvcs = dvc_manager_new(peer->client, on_violation, peer);
     return peer->dvcs;

@@ -17,8 +17,10 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "server_priv.h"
 #include "slot.h"
 #include "urbdrc.h"
+#include "usb_latency.h"
 #include "usb_slots.h"
 
 /* USB bytes that may wait for the client's socket before QEMU's side is no longer read, and where
@@ -48,6 +50,8 @@ struct PeerUsb {
     GMainContext *context;
     char *label;
     Urbdrc *urbdrc;
+    UsbLatency *latency;
+    uint64_t reported; /* samples that main knows of */
     GSource *timer;
     bool reap;
     GHashTable *devices; /* id -> Device */
@@ -243,9 +247,24 @@ static bool on_may_send(void *user)
     return dvc_manager_queued(device->usb->dvcs, DVC_URGENT) < PEER_USB_QUEUE_HIGH;
 }
 
+static void on_slot_read(void *user)
+{
+    PeerUsb *usb = ((Device *)user)->usb;
+
+    if (dvc_manager_queued(usb->dvcs, DVC_URGENT) > 0)
+        usb_latency_out_waits(usb->latency);
+}
+
+static void on_slot_written(void *user)
+{
+    usb_latency_in_gone(((Device *)user)->usb->latency);
+}
+
 static const SlotCallbacks slot_callbacks = {
     .state_changed = on_slot_state,
     .may_send = on_may_send,
+    .read = on_slot_read,
+    .written = on_slot_written,
 };
 
 static Device *find_device(PeerUsb *usb, guint id)
@@ -292,6 +311,33 @@ void peer_usb_detach(PeerUsb *usb, guint device_id, bool close_channel, const ch
     usb_source_set_sink(source, NULL, NULL);
     source->ops->retire(source, why);
     doom(device, "closed");
+}
+
+/* --- how long it takes -------------------------------------------------------------------------
+ */
+
+void peer_usb_receiving(PeerUsb *usb, bool on)
+{
+    if (usb)
+        usb_latency_receiving(usb->latency, on);
+}
+
+void peer_usb_sent(PeerUsb *usb)
+{
+    if (usb && dvc_manager_queued(usb->dvcs, DVC_URGENT) == 0)
+        usb_latency_out_gone(usb->latency);
+}
+
+void peer_usb_report(PeerUsb *usb)
+{
+    if (!usb)
+        return;
+    const UsbLatencies *sums = usb_latency_get(usb->latency);
+    if (sums->out.count + sums->in.count == usb->reported)
+        return;
+    usb->reported = sums->out.count + sums->in.count;
+    server_post(usb->server, usb->peer_id, server_peer_usb_latency, g_memdup2(sums, sizeof(*sums)),
+                g_free);
 }
 
 /* --- the loop ----------------------------------------------------------------------------------
@@ -397,6 +443,7 @@ PeerUsb *peer_usb_new(Server *server, guint peer_id, DvcManager *dvcs, GMainCont
         g_free(usb);
         return NULL;
     }
+    usb->latency = usb_latency_new(context);
     dvc_manager_on_drained(dvcs, DVC_URGENT, PEER_USB_QUEUE_LOW, on_drained, usb);
     g_source_set_priority(usb->timer, G_PRIORITY_HIGH);
     g_source_attach(usb->timer, context);
@@ -411,6 +458,7 @@ void peer_usb_free(PeerUsb *usb)
     /* Slots first: their devices disconnect and let go of the sources the channels own. */
     g_hash_table_destroy(usb->devices);
     urbdrc_free(usb->urbdrc);
+    usb_latency_free(usb->latency);
     g_source_destroy(usb->timer);
     g_source_unref(usb->timer);
     g_free(usb->label);

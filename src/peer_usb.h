@@ -23,6 +23,12 @@ void peer_usb_free(PeerUsb *usb);
 /** main's answer to a request (UsbSlotsCallbacks.grant), on the peer's thread. Takes @fd. */
 void peer_usb_granted(PeerUsb *usb, guint device_id, int fd, const char *slot_id,
                       const char *error);
+/** The client's input is about to be handled, or has been: what it brings for QEMU is timed. */
+void peer_usb_receiving(PeerUsb *usb, bool on);
+/** The client's socket was offered what waits for it. */
+void peer_usb_sent(PeerUsb *usb);
+/** Tells main how long qrdp held USB bytes (server_peer_usb_latency), if there is news. */
+void peer_usb_report(PeerUsb *usb);
 /** main's word for a device to leave the guest (UsbSlotsCallbacks.detach), on the peer's thread. */
 void peer_usb_detach(PeerUsb *usb, guint device_id, bool close, const char *why);
 

@@ -110,6 +110,7 @@ static void server_peer_free(gpointer data)
     g_free(p->key);
     g_free(p->user);
     g_free(p->display);
+    g_free(p->usb);
     g_free(p);
 }
 
@@ -507,6 +508,13 @@ void server_peer_status(Server *server, guint id, void *line)
     ServerPeer *p = server_peer(server, id);
     g_free(p->display);
     p->display = g_strdup(line);
+}
+
+void server_peer_usb_latency(Server *server, guint id, void *latencies)
+{
+    ServerPeer *p = server_peer(server, id);
+    g_free(p->usb);
+    p->usb = g_memdup2(latencies, sizeof(*p->usb));
 }
 
 static void quit_if_empty(Server *server)

@@ -12,6 +12,7 @@
 #include "qmp.h"
 #include "server.h"
 #include "throttle.h"
+#include "usb_latency.h"
 #include "usb_slots.h"
 
 #define SERVER_WATCHDOG_SECONDS 1u
@@ -30,6 +31,7 @@ typedef struct ServerPeer {
     gint64 since_us;   /* wall clock */
     gint64 stopped_us; /* monotonic, once .stopping */
     char *display;     /* one line for status */
+    UsbLatencies *usb; /* NULL: none told yet */
     FramebufferViewer *viewer;
 } ServerPeer;
 
@@ -108,6 +110,7 @@ typedef struct ServerUiSize {
 void server_peer_ui_size(Server *server, guint id, void *size);
 /** @line: one line of text. */
 void server_peer_status(Server *server, guint id, void *line);
+void server_peer_usb_latency(Server *server, guint id, void *latencies);
 /** @reason: text; the last thing a peer posts. */
 void server_peer_ended(Server *server, guint id, void *reason);
 

@@ -62,6 +62,30 @@ static void set_int(JsonBuilder *b, const char *name, gint64 value)
     json_builder_add_int_value(b, value);
 }
 
+/* "buckets" holds [longest duration, count] pairs, so that programs can take two readings and look
+ * at what lies between them. */
+static void json_latency(JsonBuilder *b, const char *name, const Latency *l)
+{
+    json_builder_set_member_name(b, name);
+    json_builder_begin_object(b);
+    set_int(b, "p50", (gint64)latency_permille(l, 500));
+    set_int(b, "p99", (gint64)latency_permille(l, 990));
+    set_int(b, "max", (gint64)l->max_us);
+    set_int(b, "count", (gint64)l->count);
+    json_builder_set_member_name(b, "buckets");
+    json_builder_begin_array(b);
+    for (unsigned i = 0; i < LATENCY_BUCKETS; i++) {
+        if (l->buckets[i] == 0)
+            continue;
+        json_builder_begin_array(b);
+        json_builder_add_int_value(b, (gint64)MIN(latency_bucket_end(i), (uint64_t)G_MAXINT64));
+        json_builder_add_int_value(b, l->buckets[i]);
+        json_builder_end_array(b);
+    }
+    json_builder_end_array(b);
+    json_builder_end_object(b);
+}
+
 static void json_vm(Server *server, JsonBuilder *b)
 {
     uint32_t width = 0, height = 0;
@@ -91,6 +115,13 @@ static void json_peers(Server *server, JsonBuilder *b)
         set_string(b, "state", peer_state(p));
         set_string(b, "since", since);
         set_string(b, "display", p->display);
+        if (p->usb) {
+            json_builder_set_member_name(b, "usb_latency_us");
+            json_builder_begin_object(b);
+            json_latency(b, "out", &p->usb->out);
+            json_latency(b, "in", &p->usb->in);
+            json_builder_end_object(b);
+        }
         json_builder_end_object(b);
         g_free(since);
     }
@@ -152,6 +183,16 @@ static char *status_json(Server *server)
     return line;
 }
 
+static void text_latency(const UsbLatencies *l, GString *out)
+{
+    g_string_append_printf(out,
+                           "           USB held here, median and 99 %%: %" G_GUINT64_FORMAT
+                           " and %" G_GUINT64_FORMAT " us to the client, %" G_GUINT64_FORMAT
+                           " and %" G_GUINT64_FORMAT " us to the guest\n",
+                           latency_permille(&l->out, 500), latency_permille(&l->out, 990),
+                           latency_permille(&l->in, 500), latency_permille(&l->in, 990));
+}
+
 static void text_peers(Server *server, GString *out)
 {
     GPtrArray *peers = sorted_peers(server);
@@ -164,6 +205,8 @@ static void text_peers(Server *server, GString *out)
                                p->user ? p->user : p->address, peer_state(p), since);
         if (p->display)
             g_string_append_printf(out, "           %s\n", p->display);
+        if (p->usb)
+            text_latency(p->usb, out);
         g_free(since);
     }
     g_ptr_array_unref(peers);

@@ -52,8 +52,11 @@ static ptrdiff_t on_guest_write(void *user, const uint8_t *data, size_t len)
         return -1;
     for (;;) {
         ssize_t n = send(slot->fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (n >= 0)
+        if (n >= 0) {
+            if ((size_t)n == len)
+                slot->callbacks->written(slot->user);
             return n;
+        }
         if (errno == EAGAIN || errno == EWOULDBLOCK)
             return 0;
         if (errno != EINTR)
@@ -139,6 +142,8 @@ static gboolean slot_dispatch(GSource *base, GSourceFunc callback, gpointer user
     else if (got & (G_IO_HUP | G_IO_ERR))
         slot_closed(slot, "QEMU closed the redirection slot");
     usb_device_tick(slot->device, (uint64_t)g_get_monotonic_time());
+    if (got & G_IO_IN)
+        slot->callbacks->read(slot->user);
     return G_SOURCE_CONTINUE;
 }
 

@@ -20,9 +20,14 @@ typedef struct SlotCallbacks {
     void (*state_changed)(void *user, Slot *slot, UsbDeviceState state, const char *why);
     /** Whether USB bytes may be queued towards the client now (the peer's byte cap). */
     bool (*may_send)(void *user);
+    /** What QEMU sent was read and handled. */
+    void (*read)(void *user);
+    /** QEMU's socket took all of a message. */
+    void (*written)(void *user);
 } SlotCallbacks;
 
-/** Takes @fd (non-blocking). Starts showing the device of @source with @descriptors to the guest. */
+/** Takes @fd (non-blocking). Starts showing the device of @source with @descriptors to the guest.
+ */
 Slot *slot_new(GMainContext *context, const char *id, int fd, UsbDescriptors *descriptors,
                UsbSource *source, const SlotCallbacks *callbacks, void *user);
 void slot_free(Slot *slot);

@@ -11,7 +11,7 @@ static unsigned bucket_of(uint64_t us)
     return bucket < LATENCY_BUCKETS ? bucket : LATENCY_BUCKETS - 1;
 }
 
-static uint64_t upper_end(unsigned bucket)
+uint64_t latency_bucket_end(unsigned bucket)
 {
     if (bucket < 8)
         return bucket;
@@ -34,7 +34,8 @@ uint64_t latency_permille(const Latency *latency, unsigned permille)
     for (unsigned i = 0; latency->count && i < LATENCY_BUCKETS; i++) {
         seen += latency->buckets[i];
         if (seen >= wanted && seen > 0)
-            return upper_end(i) < latency->max_us ? upper_end(i) : latency->max_us;
+            return latency_bucket_end(i) < latency->max_us ? latency_bucket_end(i)
+                                                           : latency->max_us;
     }
     return latency->max_us;
 }

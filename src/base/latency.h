@@ -18,5 +18,7 @@ typedef struct Latency {
 void latency_add(Latency *latency, uint64_t us);
 /** The duration that @permille of the samples do not exceed (500: median), 0 without samples. */
 uint64_t latency_permille(const Latency *latency, unsigned permille);
+/** The longest duration that bucket number @bucket counts. */
+uint64_t latency_bucket_end(unsigned bucket);
 
 #endif
