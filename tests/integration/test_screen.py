@@ -71,14 +71,15 @@ class Scenes:
         frames = self.frames()
         self.vm.agent.animate("noise", 20)
         seen = set()
-        wait_for(lambda: seen.add(self.vm.screen().crc()) or len(seen) >= 3, 10,
+        wait_for(lambda: seen.add(self.vm.screen().crc()) or len(seen) >= 10, 20,
                  "the guest to draw while nobody looks")
-        self.vm.agent.pattern("bars", 2)
         self.vm.agent.animate_stop()
-        self.assertEqual(self.frames(), frames)
         self.vm.agent.pattern("gradient", 9)
         client.display.tool("xdotool", "windowmap", client.window)
         self.settle(client)
+        wait_for(lambda: "output suppressed" not in self.server.status_text(), 10,
+                 "the client to want output again")
+        self.assertIn(self.frames() - frames, range(1, 5))
 
     def test_memory_path(self):
         """Which of the two ways from QEMU this class tests."""
@@ -88,8 +89,8 @@ class Scenes:
         self.assertEqual(bool(shared), self.mapped, shared)
 
     def frames(self):
-        return [re.search(r"(\d+) frames", c["display"]).group(1)
-                for c in self.server.status()["clients"]]
+        client, = self.server.status()["clients"]
+        return int(re.search(r"(\d+) frames", client["display"]).group(1))
 
 
 class VirtioScreenTest(Scenes, SharedRig):

@@ -136,7 +136,7 @@ class Agent:
         while True:
             try:
                 boot = self.finish(self.start("ping"), min(5, seconds))[1].strip()
-                self.shell("while [ ! -e /run/settled ]; do sleep 0.1; done")
+                self.shell("while [ ! -e /run/settled ] || [ ! -e /run/shell.pid ]; do sleep 0.1; done")
                 return boot
             except Timeout:
                 if time.monotonic() >= deadline:
@@ -202,12 +202,14 @@ class Agent:
         text = self.shell(r"""
 cd /sys/bus/usb/devices 2>/dev/null || exit 0; for d in *-*; do
     [ -f $d/idVendor ] || continue
-    [ "$(cat $d/bDeviceClass)" = 09 ] && continue
+    [ "$(cat $d/bDeviceClass 2>/dev/null)" = 09 ] && continue
     echo "$d|$(cat $d/idVendor):$(cat $d/idProduct)|$(cat $d/serial 2>/dev/null)|$(cat $d/speed)|$(
         for i in $d/$d:*; do [ -e $i/driver ] && basename $(readlink $i/driver); done | tr '\n' ' ')"
 done; true""")
         for line in text.splitlines():
-            port, ident, serial, speed, drivers = line.split("|")
+            port, ident, serial, speed, drivers = (line.split("|") + [""] * 4)[:5]
+            if not speed:
+                continue  # it went away while it was looked at
             devices.append({"port": port, "id": ident, "serial": serial, "speed": float(speed),
                             "drivers": set(drivers.split())})
         return devices
