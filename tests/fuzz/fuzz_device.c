@@ -25,9 +25,13 @@ static void complete_one(UsbRig *r, uint8_t arg)
     const UsbRequest *q = &r->source->pending[at].request;
     bool in = (q->endpoint & 0x80) != 0;
     uint32_t n = arg & 0x80 ? q->length : q->length / 2;
+    UsbStatus status = statuses[(arg >> 3) % 6];
 
-    fake_source_complete(r->source, at, statuses[(arg >> 3) % 6], in && n ? bytes : NULL, n,
-                         in && (arg & 0x40));
+    if (status == USB_STATUS_SUCCESS &&
+        (q->kind == USB_REQUEST_SELECT_CONFIGURATION || q->kind == USB_REQUEST_SELECT_INTERFACE))
+        return; /* only the fake itself can carry these out */
+
+    fake_source_complete(r->source, at, status, in && n ? bytes : NULL, n, in && (arg & 0x40));
 }
 
 static uint64_t guest_event(UsbRig *r, uint8_t what, uint8_t arg)

@@ -152,10 +152,14 @@ static void on_cancel(UsbSource *source, uint32_t id)
     for (unsigned i = 0; i < f->n_pending; i++) {
         if (f->pending[i].request.id != id)
             continue;
+        f->in_doubt |= f->pending[i].request.kind == USB_REQUEST_SELECT_CONFIGURATION ||
+                       f->pending[i].request.kind == USB_REQUEST_SELECT_INTERFACE;
         if (f->cancel_mode == FAKE_CANCEL_SILENT)
             remove_pending(f, i);
         else if (f->cancel_mode == FAKE_CANCEL_LATE)
             f->pending[i].cancelled = true;
+        else
+            f->pending[i].unwanted = true;
         return;
     }
 }
@@ -494,7 +498,7 @@ static void select_request(FakeSource *f, unsigned i, const UsbRequest *r)
         f->halted_in = f->halted_out = false;
         memset(f->alt, 0, sizeof(f->alt));
     } else {
-        if (!f->selected)
+        if (!f->selected && !f->in_doubt)
             violation(f, "SELECT_INTERFACE before SELECT_CONFIGURATION");
         if (!r->alt || r->alt->interface >= 4)
             violation(f, "SELECT_INTERFACE without a setting");
@@ -509,7 +513,7 @@ static void clear_halt(FakeSource *f, unsigned i, uint8_t endpoint)
     uint32_t id = f->pending[i].request.id;
 
     f->clear_halts++;
-    if (!known_endpoint(f, endpoint))
+    if (!known_endpoint(f, endpoint) && !f->in_doubt && !f->pending[i].unwanted)
         violation(f, "CLEAR_HALT of an unknown endpoint");
     if (f->base.quirks & USB_QUIRK_CLEAR_HALT_CANCELS_ALL) {
         uint32_t ids[FAKE_MAX_PENDING];
@@ -546,7 +550,8 @@ static bool data_request(FakeSource *f, unsigned i, const UsbRequest *r)
     uint32_t n = 0;
 
     if (!f->selected || !known_endpoint(f, r->endpoint)) {
-        violation(f, "a data request without its endpoint");
+        if (!f->in_doubt && !f->pending[i].unwanted)
+            violation(f, "a data request without its endpoint");
         fake_source_complete(f, i, USB_STATUS_IOERROR, NULL, 0, false);
         return true;
     }

@@ -31,6 +31,7 @@ typedef struct FakeRequest {
     UsbRequest request; /* .data is ours */
     uint8_t *data;
     bool cancelled;
+    bool unwanted; /* as .cancelled, but it goes on (FAKE_CANCEL_DEAF) */
 } FakeRequest;
 
 typedef enum FakePhase {
@@ -52,6 +53,7 @@ typedef struct FakeSource {
     bool fail_select;    /* SELECT_* end in an I/O error */
     bool no_bos;         /* BOS and strings stall */
     unsigned stall_in;   /* so many bulk or interrupt IN requests stall */
+    bool in_doubt;       /* a SELECT_* was cancelled: who can say what is selected now */
     unsigned violations; /* see above */
     char violation[160]; /* the last one */
     unsigned submitted, cancels, retired, selects, clear_halts, bulk_resets, port_resets, commands;
