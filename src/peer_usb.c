@@ -93,6 +93,11 @@ static void main_note(Server *server, guint peer_id, void *data)
     usb_slots_note(server_usb_slots(server), peer_id, r->device_id, r->label, r->state, r->why);
 }
 
+static void main_released(Server *server, guint peer_id, void *data)
+{
+    usb_slots_released(server_usb_slots(server), peer_id, ((Report *)data)->device_id);
+}
+
 static void main_forget(Server *server, guint peer_id, void *data)
 {
     usb_slots_forget(server_usb_slots(server), peer_id, ((Report *)data)->device_id);
@@ -147,6 +152,18 @@ static void park(Device *device)
 {
     device->phase = PHASE_PARKED;
     usb_source_set_sink(device->source, &parked_sink, device);
+}
+
+/* The guest loses the device, we keep it. Not from inside a callback of the slot's. */
+static void leave_slot(Device *device)
+{
+    device->close_slot = false;
+    if (!device->slot)
+        return;
+    slot_free(g_steal_pointer(&device->slot)); /* closing its fd makes QEMU unplug it */
+    if (device->source)
+        park(device);
+    tell_main(device, main_released, NULL, NULL);
 }
 
 static void device_free(void *data)
@@ -278,6 +295,8 @@ void peer_usb_granted(PeerUsb *usb, guint device_id, int fd, const char *slot_id
 {
     Device *device = usb ? find_device(usb, device_id) : NULL;
 
+    if (device && device->close_slot)
+        leave_slot(device);
     if (!device || (device->phase != PHASE_WAITING && device->phase != PHASE_PARKED)) {
         if (fd >= 0)
             close(fd); /* it went while main was answering: the slot is free again */
@@ -301,8 +320,7 @@ void peer_usb_detach(PeerUsb *usb, guint device_id, bool close_channel, const ch
         return;
     log_info(device->subject, "taken from the guest: %s", why);
     if (!close_channel) {
-        device->close_slot = device->slot != NULL; /* closing its fd makes QEMU unplug it */
-        reap_later(usb);
+        leave_slot(device);
         return;
     }
     UsbSource *source = g_steal_pointer(&device->source);
@@ -353,12 +371,11 @@ static void reap(PeerUsb *usb)
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
         Device *device = value;
         if (device->doomed) {
+            slot_free(g_steal_pointer(&device->slot)); /* before main hears that it is free */
             tell_main(device, main_forget, NULL, NULL);
             g_hash_table_iter_remove(&iter);
         } else if (device->close_slot) {
-            device->close_slot = false;
-            slot_free(g_steal_pointer(&device->slot));
-            park(device);
+            leave_slot(device);
         }
     }
 }

@@ -2,7 +2,8 @@
  * The table has one row for each device any client has announced. A row that waits for a slot is
  * served as soon as there is one: an existing free chardev first, then, where we have QMP, a slot
  * plugged for it. Slots being opened and plugged are remembered, so that two rows never race for
- * one.
+ * one. A row has its slot from the grant until the peer says that it closed the fd. A row that was
+ * refused for want of a slot gets the next one that becomes free.
  *
  * Policy is a rule list in usbredir syntax; the operator's allow and deny put a rule for one
  * VID:PID in front of it, for the life of the process.
@@ -23,7 +24,12 @@
  * its children is of no use, and its children are announced by themselves. */
 static const char default_rules[] = "0x09,-1,-1,-1,0|-1,-1,-1,-1,1";
 
-typedef enum Want { WANT_NOTHING, WANT_SLOT, WANT_OPENING } Want;
+typedef enum Want {
+    WANT_NOTHING,
+    WANT_SLOT,
+    WANT_OPENING,
+    WANT_LEFTOVER, /* there was none; what another device leaves will do */
+} Want;
 
 typedef struct Row {
     guint number, peer_id, device_id;
@@ -50,6 +56,14 @@ struct UsbSlots {
     gint refs; /* one, and one for each answer that is still under way */
     bool dead;
 };
+
+/* The fd is closed, or its peer is about to close it. */
+static void give_back(UsbSlots *slots, Row *row)
+{
+    if (row->slot)
+        vm_usb_slot_release(slots->vm, row->slot);
+    g_clear_pointer(&row->slot, g_free);
+}
 
 static void row_free(void *data)
 {
@@ -145,9 +159,9 @@ typedef struct Opening {
     char *id;
 } Opening;
 
-static void refuse(UsbSlots *slots, Row *row, const char *why)
+static void refuse(UsbSlots *slots, Row *row, Want want, const char *why)
 {
-    row->want = WANT_NOTHING;
+    row->want = want;
     set_state(row, "refused", why);
     slots->callbacks->grant(slots->user, row->peer_id, row->device_id, -1, NULL, why);
 }
@@ -163,16 +177,19 @@ static void on_opened(void *user, int fd, const char *error)
         g_hash_table_remove(slots->opening, opening->id);
         if (row && row->want == WANT_OPENING && fd >= 0) {
             row->want = WANT_NOTHING;
-            g_free(row->slot);
             row->slot = g_strdup(opening->id);
             set_state(row, "attaching", NULL);
             used = slots->callbacks->grant(slots->user, row->peer_id, row->device_id, fd,
                                            opening->id, NULL);
+            if (!used)
+                g_clear_pointer(&row->slot, g_free);
         } else if (row && row->want == WANT_OPENING) {
-            refuse(slots, row, error);
+            refuse(slots, row, WANT_NOTHING, error);
         }
-        if (fd >= 0 && !used)
+        if (fd >= 0 && !used) {
             close(fd);
+            vm_usb_slot_release(slots->vm, opening->id);
+        }
         serve(slots);
     } else if (fd >= 0) {
         close(fd);
@@ -202,7 +219,7 @@ static const char *free_slot(UsbSlots *slots, GPtrArray *list)
 {
     for (guint i = 0; i < list->len; i++) {
         const VmUsbSlot *s = list->pdata[i];
-        if (!s->busy && !s->ours && !g_hash_table_contains(slots->opening, s->id))
+        if (!s->busy && !g_hash_table_contains(slots->opening, s->id))
             return s->id;
     }
     return NULL;
@@ -242,12 +259,12 @@ static void serve(UsbSlots *slots)
 
     for (guint i = 0; i < slots->rows->len; i++) {
         Row *row = slots->rows->pdata[i];
-        if (row->want != WANT_SLOT)
+        if ((row->want != WANT_SLOT && row->want != WANT_LEFTOVER) || row->slot)
             continue;
         const char *id = free_slot(slots, list);
         if (id) {
             open_slot(slots, row, id);
-        } else if (coming) {
+        } else if (coming || row->want == WANT_LEFTOVER) {
             continue;
         } else if (slots->qmp && !slots->plug_error && list->len < CONFIG_MAX_USB_SLOTS) {
             coming = slots->plugging = true;
@@ -260,7 +277,7 @@ static void serve(UsbSlots *slots)
                     : g_strdup_printf("all %u redirection slots of the VM are in use; add another "
                                       "(libvirt: <redirdev bus='usb' type='dbus'/>)",
                                       list->len);
-            refuse(slots, row, why);
+            refuse(slots, row, WANT_LEFTOVER, why);
             g_free(why);
         }
     }
@@ -300,7 +317,7 @@ static void judge(UsbSlots *slots, Row *row)
     char why[256];
 
     if (!allowed(slots, row->descriptors, why, sizeof(why))) {
-        refuse(slots, row, why);
+        refuse(slots, row, WANT_NOTHING, why);
         return;
     }
     log_info(row->label, "%s allowed by policy", row->text);
@@ -334,17 +351,27 @@ void usb_slots_note(UsbSlots *slots, guint peer_id, guint device_id, const char 
     if (!row)
         return;
     set_state(row, state, why);
-    if (strcmp(state, "connected") != 0)
-        g_clear_pointer(&row->slot, g_free);
+}
+
+void usb_slots_released(UsbSlots *slots, guint peer_id, guint device_id)
+{
+    Row *row = find_row(slots, peer_id, device_id);
+
+    if (row)
+        give_back(slots, row);
+    serve(slots);
 }
 
 void usb_slots_forget(UsbSlots *slots, guint peer_id, guint device_id)
 {
     for (guint i = slots->rows->len; i-- > 0;) {
         Row *row = slots->rows->pdata[i];
-        if (row->peer_id == peer_id && (device_id == 0 || row->device_id == device_id))
+        if (row->peer_id == peer_id && (device_id == 0 || row->device_id == device_id)) {
+            give_back(slots, row);
             g_ptr_array_remove_index(slots->rows, i);
+        }
     }
+    serve(slots);
 }
 
 /* --- the operator ------------------------------------------------------------------------------
@@ -373,10 +400,8 @@ void usb_slots_count(UsbSlots *slots, guint *free_slots, guint *total)
 
     *total = list->len;
     *free_slots = 0;
-    for (guint i = 0; i < list->len; i++) {
-        const VmUsbSlot *s = list->pdata[i];
-        *free_slots += !s->busy && !s->ours;
-    }
+    for (guint i = 0; i < list->len; i++)
+        *free_slots += !((const VmUsbSlot *)list->pdata[i])->busy;
     g_ptr_array_unref(list);
 }
 
@@ -455,11 +480,11 @@ static char *allow_or_deny(UsbSlots *slots, const char *word, bool allow, bool *
         matched++;
         if (!allow) {
             row->want = WANT_NOTHING;
-            g_clear_pointer(&row->slot, g_free);
             set_state(row, "refused", "denied by the operator");
             slots->callbacks->detach(slots->user, row->peer_id, row->device_id, false,
                                      "denied by the operator");
-        } else if (row->want == WANT_NOTHING && !row->slot) {
+        } else if (row->want != WANT_OPENING &&
+                   (!row->slot || strcmp(row->state, "refused") == 0)) {
             judge(slots, row);
         }
     }

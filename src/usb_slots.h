@@ -28,7 +28,8 @@ typedef struct UsbSlotsCallbacks {
     bool (*grant)(void *user, guint peer_id, guint device_id, int fd, const char *slot_id,
                   const char *error);
     /** The operator wants the device away from the guest: parked, so that it can come back, or with
-     * @close its channel is closed (FreeRDP then forgets the device until it is plugged in again). */
+     * @close its channel is closed (FreeRDP then forgets the device until it is plugged in again).
+     */
     void (*detach)(void *user, guint peer_id, guint device_id, bool close, const char *why);
 } UsbSlotsCallbacks;
 
@@ -36,7 +37,7 @@ typedef struct UsbSlotsCallbacks {
 UsbSlots *usb_slots_new(Vm *vm, Qmp *qmp, const Config *config, const UsbSlotsCallbacks *callbacks,
                         void *user);
 void usb_slots_free(UsbSlots *slots);
-/** The VM's chardevs changed: parked requests may fit now. */
+/** The VM's chardevs changed: requests refused for want of a slot may fit now. */
 void usb_slots_changed(UsbSlots *slots);
 /** A probed device wants in. @descriptors: a reference is taken. @label: who has it. */
 void usb_slots_request(UsbSlots *slots, guint peer_id, guint device_id, UsbDescriptors *descriptors,
@@ -44,6 +45,8 @@ void usb_slots_request(UsbSlots *slots, guint peer_id, guint device_id, UsbDescr
 /** A device that never got as far as a request, or whose state changed: one line for the table. */
 void usb_slots_note(UsbSlots *slots, guint peer_id, guint device_id, const char *label,
                     const char *state, const char *why);
+/** The peer has closed the fd it was granted, but still has the device. */
+void usb_slots_released(UsbSlots *slots, guint peer_id, guint device_id);
 /** The device is gone (@device_id) or all of that peer's are (@device_id 0). */
 void usb_slots_forget(UsbSlots *slots, guint peer_id, guint device_id);
 

@@ -420,10 +420,8 @@ static void on_properties(GDBusObjectManagerClient *manager, GDBusObjectProxy *o
         update_leds(vm);
     else if (proxy == vm->mouse)
         update_mouse_mode(vm);
-    else if (vm_usb_is_slot(proxy)) {
-        vm_usb_properties_changed(vm->usb, proxy, changed);
+    else if (vm_usb_is_slot(proxy))
         slots_changed(vm);
-    }
 }
 
 static void on_manager(GObject *source, GAsyncResult *result, gpointer user_data)
@@ -547,6 +545,11 @@ GPtrArray *vm_usb_slots(Vm *vm)
 void vm_usb_slot_open(Vm *vm, const char *id, VmUsbOpened done, void *user)
 {
     vm_usb_open(vm->usb, id, done, user);
+}
+
+void vm_usb_slot_release(Vm *vm, const char *id)
+{
+    vm_usb_release(vm->usb, id);
 }
 
 /* ---- input ---- */

@@ -81,12 +81,12 @@ void vm_mouse_button(Vm *vm, VmButton button, bool down);
 void vm_set_ui_info(Vm *vm, uint32_t width, uint32_t height, uint32_t width_mm,
                     uint32_t height_mm);
 
-/* Redirection slots: chardevs named org.qemu.usbredir. */
+/* Redirection slots: chardevs named org.qemu.usbredir that have a device. */
 
 typedef struct VmUsbSlot {
     char *id;      /* the chardev's id: "charredir0" */
-    bool busy;     /* somebody's fd is attached (Owner is not "") */
-    bool ours;     /* we attached it */
+    bool busy;     /* we or, as far as is known, somebody else attached to it */
+    bool ours;     /* we did, and vm_usb_slot_release() was not called yet */
 } VmUsbSlot;
 /** The slots there are now; free with g_ptr_array_unref() (elements are VmUsbSlot). */
 GPtrArray *vm_usb_slots(Vm *vm);
@@ -94,5 +94,7 @@ GPtrArray *vm_usb_slots(Vm *vm);
  * before this returns, and at the latest before vm_free() does. */
 typedef void (*VmUsbOpened)(void *user, int fd, const char *error);
 void vm_usb_slot_open(Vm *vm, const char *id, VmUsbOpened done, void *user);
+/** The fd of slot @id is closed, or about to be: the slot can be opened again. */
+void vm_usb_slot_release(Vm *vm, const char *id);
 
 #endif

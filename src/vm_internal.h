@@ -58,9 +58,9 @@ void vm_usb_free(VmUsb *usb);
 /** @manager: QEMU's objects, borrowed until replaced; NULL: QEMU is gone. Pending opens fail. */
 void vm_usb_set_manager(VmUsb *usb, GDBusObjectManager *manager);
 bool vm_usb_is_slot(GDBusProxy *proxy);
-/** A slot's properties have changed. */
-void vm_usb_properties_changed(VmUsb *usb, GDBusProxy *proxy, GVariant *changed);
 GPtrArray *vm_usb_list(VmUsb *usb);
 void vm_usb_open(VmUsb *usb, const char *id, VmUsbOpened done, void *user);
+/** The fd that .done got is closed. */
+void vm_usb_release(VmUsb *usb, const char *id);
 
 #endif

@@ -48,6 +48,7 @@ struct FakeQemu {
     bool map, ui_info;
     GString *input;
     int slots[SLOTS];
+    unsigned refusals; /* of Register */
 };
 
 static GVariant *objects(void)
@@ -62,10 +63,12 @@ static GVariant *objects(void)
         "   'org.qemu.Display1.Mouse': {'IsAbsolute': <true>}},"
         " '/org/qemu/Display1/Chardev_other': {'org.qemu.Display1.Chardev':"
         "  {'Name': <'org.qemu.monitor.hmp.0'>, 'Owner': <''>}},"
+        " '/org/qemu/Display1/Chardev_charredir9': {'org.qemu.Display1.Chardev':"
+        "  {'Name': <'org.qemu.usbredir'>, 'Owner': <''>, 'FEOpened': <false>}},"
         " '/org/qemu/Display1/Chardev_charredir1': {'org.qemu.Display1.Chardev':"
-        "  {'Name': <'org.qemu.usbredir'>, 'Owner': <''>}},"
+        "  {'Name': <'org.qemu.usbredir'>, 'Owner': <''>, 'FEOpened': <true>}},"
         " '/org/qemu/Display1/Chardev_charredir0': {'org.qemu.Display1.Chardev':"
-        "  {'Name': <'org.qemu.usbredir'>, 'Owner': <''>}}},)");
+        "  {'Name': <'org.qemu.usbredir'>, 'Owner': <''>, 'FEOpened': <true>}}},)");
 }
 
 static void emit_changed(FakeQemu *fake, const char *path, const char *interface, const char *name,
@@ -117,8 +120,10 @@ static void register_listener(FakeQemu *fake, GDBusMethodInvocation *call)
 static void register_slot(FakeQemu *fake, const char *path, GDBusMethodInvocation *call)
 {
     unsigned n = (unsigned)(path[strlen(path) - 1] - '0');
+    g_mutex_lock(&fake->lock);
     bool taken = fake->slots[n] >= 0;
-
+    fake->refusals += taken;
+    g_mutex_unlock(&fake->lock);
     if (taken) {
         g_dbus_method_invocation_return_dbus_error(call, "org.qemu.Display1.Error.Failed",
                                                    "Couldn't register FD!");
@@ -128,7 +133,8 @@ static void register_slot(FakeQemu *fake, const char *path, GDBusMethodInvocatio
     fake->slots[n] = take_fd(call);
     g_mutex_unlock(&fake->lock);
     g_dbus_method_invocation_return_value(call, NULL);
-    emit_changed(fake, path, "org.qemu.Display1.Chardev", "Owner", g_variant_new_string("p2p"));
+    /* Without a bus nobody has a name. */
+    emit_changed(fake, path, "org.qemu.Display1.Chardev", "Owner", g_variant_new_string(""));
 }
 
 static void on_call(GDBusConnection *connection, const gchar *sender, const gchar *path,
@@ -338,6 +344,22 @@ unsigned fake_qemu_ui_infos(FakeQemu *fake)
     unsigned n = fake->n_ui_infos;
     g_mutex_unlock(&fake->lock);
     return n;
+}
+
+unsigned fake_qemu_refusals(FakeQemu *fake)
+{
+    g_mutex_lock(&fake->lock);
+    unsigned n = fake->refusals;
+    g_mutex_unlock(&fake->lock);
+    return n;
+}
+
+void fake_qemu_drop_slot(FakeQemu *fake, unsigned n)
+{
+    g_mutex_lock(&fake->lock);
+    close(fake->slots[n]);
+    fake->slots[n] = -1;
+    g_mutex_unlock(&fake->lock);
 }
 
 int fake_qemu_slot_fd(FakeQemu *fake, unsigned n)

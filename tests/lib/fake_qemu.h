@@ -37,5 +37,9 @@ void fake_qemu_support_ui_info(FakeQemu *fake, bool supported);
 unsigned fake_qemu_ui_infos(FakeQemu *fake);
 /** Who is attached to charredir@n: the descriptor (not the caller's) or -1. */
 int fake_qemu_slot_fd(FakeQemu *fake, unsigned n);
+/** QEMU's end of slot @n is closed: it can be registered again. */
+void fake_qemu_drop_slot(FakeQemu *fake, unsigned n);
+/** How often Register was refused because the slot was taken. */
+unsigned fake_qemu_refusals(FakeQemu *fake);
 
 #endif

@@ -337,6 +337,15 @@ static void on_opened(void *user, int fd, const char *error)
     f->open_error = g_strdup(error);
 }
 
+static bool slot_is_ours(Vm *vm)
+{
+    g_autoptr(GPtrArray) slots = vm_usb_slots(vm);
+    const VmUsbSlot *slot = g_ptr_array_index(slots, 0);
+
+    g_assert_cmpint(slot->busy, ==, slot->ours);
+    return slot->ours;
+}
+
 static void test_slots(void)
 {
     Fixture f;
@@ -366,14 +375,31 @@ static void test_slots(void)
     wait_until(f.opened == 2);
     g_assert_cmpint(f.opened_fd, ==, -1);
     g_assert_nonnull(strstr(f.open_error, "in use"));
+
+    /* Once released it is tried again until QEMU has noticed that the fd was closed. */
+    vm_usb_slot_release(f.vm, "charredir0");
+    g_assert_false(slot_is_ours(f.vm));
+    vm_usb_slot_open(f.vm, "charredir0", on_opened, &f);
+    wait_until(fake_qemu_refusals(f.qemu) >= 3);
+    g_assert_cmpint(f.opened, ==, 2);
+    fake_qemu_drop_slot(f.qemu, 0);
+    wait_until(f.opened == 3);
+    g_assert_cmpint(f.opened_fd, >=, 0);
+    g_assert_true(slot_is_ours(f.vm));
+    close(f.opened_fd);
     vm_usb_slot_open(f.vm, "other", on_opened, &f);
     vm_usb_slot_open(f.vm, "no/such thing", on_opened, &f);
-    g_assert_cmpint(f.opened, ==, 4);
+    g_assert_cmpint(f.opened, ==, 5);
 
-    /* Freed with an open under way: it fails before vm_free() returns. */
+    /* Freed with an open under way, and with one between two attempts: both fail before vm_free()
+     * returns. */
+    unsigned refusals = fake_qemu_refusals(f.qemu);
+    vm_usb_slot_release(f.vm, "charredir0");
+    vm_usb_slot_open(f.vm, "charredir0", on_opened, &f);
+    wait_until(fake_qemu_refusals(f.qemu) > refusals);
     vm_usb_slot_open(f.vm, "charredir1", on_opened, &f);
     fixture_close(&f);
-    g_assert_cmpint(f.opened, ==, 5);
+    g_assert_cmpint(f.opened, ==, 7);
     g_assert_cmpint(f.opened_fd, ==, -1);
 }
 
