@@ -147,6 +147,7 @@ static void on_gfx_unavailable(void *user, const char *why)
     log_info(d->subject, "no graphics pipeline: %s", why);
     gfx_free(d->gfx);
     d->gfx = NULL;
+    d->path = PATH_UNDECIDED;
     if (d->activated)
         go_legacy(d);
     pump(d);
