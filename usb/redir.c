@@ -8,7 +8,7 @@
  *   bulk OUT packet that is too long is stepped over and reported without its data (it can be
  *   refused like any other request), any other packet that is too long ends the stream.
  * - It cannot stop between two packets. Here each packet waits for .ready, so that the caps of
- *   limits.h hold however many packets one read has brought.
+ *   usb_limits.h hold however many packets one read has brought.
  *
  * Whatever the library refuses to parse ends the stream as well (urbdrc.md 6.2): QEMU never sends
  * it, so the other end is no QEMU, or one in the hands of its guest.

@@ -1,7 +1,7 @@
 /*
  * The descriptor walk. Input: 18 bytes of device descriptor, then one configuration whose length is
  * made right (else nearly every input ends at the first check), or as it is when the first byte is
- * odd. What is taken must be within limits.h and survive everything that is done with it.
+ * odd. What is taken must be within usb_limits.h and survive everything that is done with it.
  */
 #include <assert.h>
 #include <stdlib.h>
