@@ -4,9 +4,9 @@
  * A redirected device describes itself with bytes that its client relays and may have invented.
  * They are walked once, here, with a bounds-checked Reader, and everything later uses the checked
  * result. What would make a later stage misbehave is refused with a sentence (lengths that do not
- * add up, counts above usb_limits.h, an endpoint twice in one setting, an interface without setting 0);
- * what real devices merely get wrong is repaired (bInterval 0, reserved bits of wMaxPacketSize) or
- * left out of account (bNumInterfaces, bNumEndpoints: the descriptors that are there count).
+ * add up, counts above usb_limits.h, an endpoint twice in one setting, an interface without setting
+ * 0); what real devices merely get wrong is repaired (bInterval 0, reserved bits of wMaxPacketSize)
+ * or left out of account (bNumInterfaces, bNumEndpoints: the descriptors that are there count).
  * Descriptors that are not needed here (IAD, class and vendor specific) are stepped over.
  *
  * The bytes are kept as they came, since SELECT_CONFIGURATION carries them back to the client. The
