@@ -162,6 +162,7 @@ void peer_damaged(Peer *peer)
 static void on_frame(Peer *peer, void *data)
 {
     Frame *frame = data;
+    peer->picture_bytes = (size_t)frame->width * frame->height * 4;
     if (peer->input)
         input_set_size(peer->input, frame->width, frame->height);
     if (peer->display)

@@ -64,6 +64,9 @@ struct Peer {
     PeerUsb *usb;
     GSource *status_timer;
     char *status_line;
+    unsigned unheard;   /* posts that main has not said it ran */
+    uint64_t sent_mark; /* bytes given to FreeRDP when the socket had last taken all of them */
+    size_t picture_bytes;
     bool dvc_ready;
     bool authenticated; /* input and pictures flow only then */
     bool login_tried;   /* a password was checked */

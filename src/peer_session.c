@@ -28,13 +28,46 @@
 #define STATUS_SECONDS 2
 #define LINGER_US 500000
 #define MAX_REFRESH_RECTS 16u
+#define POSTS_PER_MARK 16u
+#define MAX_POSTS 64u /* to main and not heard by it: then the client waits */
+/* Output that the client has not taken, besides what a legacy client's largest picture needs. USB
+ * and graphics hold themselves to far less; what is left is what a client makes us answer. */
+#define MAX_BACKLOG (16u << 20)
+
+/* --- posts to main ---
+ *
+ * A client can send input faster than main handles it: 255 events in half a kilobyte. Every
+ * POSTS_PER_MARK-th post is followed by a mark that main sends back; while too many posts are
+ * unheard nothing is read from the client, and TCP tells it to wait. */
+
+static void on_heard(Peer *peer, void *unused)
+{
+    peer->unheard -= POSTS_PER_MARK;
+}
+
+static void main_mark(Server *server, guint peer_id, void *unused)
+{
+    peer_post(server_find_peer(server, peer_id), on_heard, NULL, NULL);
+}
+
+static void post_main(Peer *peer, ServerFunc func, void *data)
+{
+    server_post(peer->server, peer->id, func, data, data ? g_free : NULL);
+    if (++peer->unheard % POSTS_PER_MARK == 0)
+        server_post(peer->server, peer->id, main_mark, NULL, NULL);
+}
+
+static bool main_is_behind(const Peer *peer)
+{
+    return peer->unheard >= MAX_POSTS;
+}
 
 /* --- display --- */
 
 static void on_want_frame(void *user)
 {
     Peer *peer = user;
-    server_post(peer->server, peer->id, server_peer_want_frame, NULL, NULL);
+    post_main(peer, server_peer_want_frame, NULL);
 }
 
 static void on_invalidate(void *user, const Rect *rect)
@@ -44,7 +77,7 @@ static void on_invalidate(void *user, const Rect *rect)
     invalid->all = !rect;
     if (rect)
         invalid->rect = *rect;
-    server_post(peer->server, peer->id, server_peer_invalidate, invalid, g_free);
+    post_main(peer, server_peer_invalidate, invalid);
 }
 
 static void on_ui_size(void *user, uint32_t width, uint32_t height, uint32_t width_mm,
@@ -53,7 +86,7 @@ static void on_ui_size(void *user, uint32_t width, uint32_t height, uint32_t wid
     Peer *peer = user;
     ServerUiSize *size = g_new0(ServerUiSize, 1);
     *size = (ServerUiSize){width, height, width_mm, height_mm};
-    server_post(peer->server, peer->id, server_peer_ui_size, size, g_free);
+    post_main(peer, server_peer_ui_size, size);
 }
 
 static void on_display_failed(void *user, const char *why)
@@ -175,7 +208,7 @@ static void on_input_events(void *user, const InputEvent *events, size_t n)
     ServerInput *input = g_malloc(sizeof(*input) + n * sizeof(*events));
     input->n = n;
     memcpy(input->events, events, n * sizeof(*events));
-    server_post(peer->server, peer->id, server_peer_input, input, g_free);
+    post_main(peer, server_peer_input, input);
 }
 
 /* --- FreeRDP's milestones --- */
@@ -209,7 +242,11 @@ static BOOL on_post_connect(freerdp_peer *client)
     Peer *peer = peer_of_client(client);
     rdpSettings *s = client->context->settings;
 
-    g_assert(peer->authenticated);
+    /* FreeRDP calls Capabilities first, but which state it is in the client decides. */
+    if (!peer->authenticated) {
+        peer_end(peer, ERRINFO_SERVER_INSUFFICIENT_PRIVILEGES, "it skipped the login");
+        return FALSE;
+    }
     if (!freerdp_settings_get_bool(s, FreeRDP_DesktopResize) &&
         !freerdp_settings_get_bool(s, FreeRDP_SupportGraphicsPipeline))
         log_warning(peer->subject, "%s: the client cannot follow mode switches", peer->label);
@@ -259,13 +296,21 @@ static void on_violation(void *user, const char *why)
 
 /* --- the loop --- */
 
+/* Pumping the channels before drdynvc is joined would use up its one start (FreeRDP fact 6), and
+ * FreeRDP sends nothing for them between a Deactivate All and the client's answer to it. Then they
+ * are not even waited for: they would be ready all the time. */
+static bool channels_run(const Peer *peer)
+{
+    return peer->active && peer->client->activated;
+}
+
 static DWORD loop_handles(void *user, HANDLE *handles, DWORD max)
 {
     Peer *peer = user;
-    DWORD n = peer->client->GetEventHandles(peer->client, handles, max - 1);
-    /* Pumping the channels before drdynvc is joined would use up its one start (FreeRDP fact 6), so
-     * they are not even waited for. */
-    if (peer->active)
+    DWORD n = 0;
+    if (!main_is_behind(peer))
+        n = peer->client->GetEventHandles(peer->client, handles, max - 1);
+    if (channels_run(peer))
         handles[n++] = dvc_manager_handle(peer->dvcs);
     return n;
 }
@@ -274,14 +319,14 @@ static bool loop_wants_write(void *user)
 {
     Peer *peer = user;
     return peer->client->IsWriteBlocked(peer->client) ||
-           (peer->active && dvc_manager_has_outbox(peer->dvcs));
+           (channels_run(peer) && dvc_manager_has_outbox(peer->dvcs));
 }
 
 static bool receive(Peer *peer)
 {
     freerdp_peer *client = peer->client;
 
-    for (int i = 0; i < RECEIVE_BURST && !peer->ended; i++) {
+    for (int i = 0; i < RECEIVE_BURST && !peer->ended && !main_is_behind(peer); i++) {
         if (!client->CheckFileDescriptor(client))
             return false;
         if (!client->HasMoreToRead(client))
@@ -296,13 +341,28 @@ static bool send_waiting(Peer *peer)
 
     if (client->IsWriteBlocked(client) && client->DrainOutputBuffer(client) < 0)
         return false;
-    if (!peer->active)
+    if (!channels_run(peer))
         return true;
     if (!dvc_manager_dispatch(peer->dvcs))
         return false;
     if (!peer->dvc_ready && dvc_manager_ready(peer->dvcs))
         on_dvc_ready(peer);
     return true;
+}
+
+/* The watchdog is satisfied by a client that takes a byte now and then; memory is not. FreeRDP's
+ * buffer has no bound and no size to ask for, so what it was given since it was last empty counts,
+ * and what waits for it in the channels. */
+static void check_backlog(Peer *peer)
+{
+    UINT64 sent = 0;
+
+    freerdp_get_stats(peer->client->context->rdp, NULL, &sent, NULL, NULL);
+    if (!peer->client->IsWriteBlocked(peer->client))
+        peer->sent_mark = sent;
+    uint64_t waits = sent - peer->sent_mark + dvc_manager_queued(peer->dvcs, DVC_URGENT);
+    if (waits > MAX_BACKLOG + 2 * (uint64_t)peer->picture_bytes)
+        peer_end(peer, 0, "it takes too little of what it makes us send");
 }
 
 static bool loop_dispatch(void *user)
@@ -316,6 +376,8 @@ static bool loop_dispatch(void *user)
     input_flush(peer->input);
     ok = ok && (peer->ended || send_waiting(peer));
     peer_usb_sent(peer->usb);
+    if (ok)
+        check_backlog(peer);
     if (!ok)
         peer_end(peer, 0, "%s",
                  peer->login_tried && !peer->authenticated ? "wrong user name or password"

@@ -177,8 +177,10 @@ static void on_vm_leds(void *user, uint32_t leds)
     gpointer value;
 
     g_hash_table_iter_init(&iter, server->peers);
-    while (g_hash_table_iter_next(&iter, NULL, &value))
-        peer_leds(((ServerPeer *)value)->peer, leds);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        if (((ServerPeer *)value)->active) /* the others are told when they are */
+            peer_leds(((ServerPeer *)value)->peer, leds);
+    }
 }
 
 static void on_vm_mouse_mode(void *user, bool absolute)
@@ -188,8 +190,10 @@ static void on_vm_mouse_mode(void *user, bool absolute)
     gpointer value;
 
     g_hash_table_iter_init(&iter, server->peers);
-    while (g_hash_table_iter_next(&iter, NULL, &value))
-        peer_mouse_mode(((ServerPeer *)value)->peer, absolute);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        if (((ServerPeer *)value)->active)
+            peer_mouse_mode(((ServerPeer *)value)->peer, absolute);
+    }
 }
 
 static void on_vm_usb_slots_changed(void *user)
