@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "display1.h"
+#include "handover.h"
 #include "log.h"
 #include "vm_internal.h"
 
@@ -147,6 +148,18 @@ static Session *session_ref(Session *session)
     return session;
 }
 
+static void session_lock(Session *session)
+{
+    g_mutex_lock(&session->lock);
+    handover_take(&session->lock);
+}
+
+static void session_unlock(Session *session)
+{
+    handover_give(&session->lock);
+    g_mutex_unlock(&session->lock);
+}
+
 /* ---- main: applying what was queued ---- */
 
 static void apply_op(Framebuffer *fb, Op *op)
@@ -197,7 +210,7 @@ static gboolean session_drain(gpointer data)
     VmDisplay *display = session->display;
     GQueue ops = G_QUEUE_INIT;
 
-    g_mutex_lock(&session->lock);
+    session_lock(session);
     session->wake_pending = false;
     GQueue taken = session->ops;
     session->ops = ops;
@@ -207,7 +220,7 @@ static gboolean session_drain(gpointer data)
     bool has_pointer = session->has_pointer, on = session->pointer_on;
     session->has_pointer = false;
     const char *ended = session->ended;
-    g_mutex_unlock(&session->lock);
+    session_unlock(session);
 
     if (display) {
         display->callbacks.drain_begin(display->user);
@@ -295,7 +308,7 @@ static void forget_covered_updates(Session *session, const Rect *rect)
 /* Takes @op. */
 static void session_push(Session *session, Op *op)
 {
-    g_mutex_lock(&session->lock);
+    session_lock(session);
     bool keep = !session->dropped && !session->ended;
 
     if (keep && op->kind == OP_DAMAGE) {
@@ -317,7 +330,7 @@ static void session_push(Session *session, Op *op)
         g_queue_push_tail(&session->ops, op);
         session_wake(session);
     }
-    g_mutex_unlock(&session->lock);
+    session_unlock(session);
     if (!keep)
         op_free(op);
 }
@@ -406,11 +419,11 @@ static void on_cursor_define(Session *session, GVariant *parameters)
     cursor->hot_y = CLAMP(hot_y, 0, height - 1);
     cursor->argb = g_memdup2(argb, len);
 
-    g_mutex_lock(&session->lock);
+    session_lock(session);
     cursor_unref(session->cursor);
     session->cursor = cursor;
     session_wake(session);
-    g_mutex_unlock(&session->lock);
+    session_unlock(session);
 }
 
 static void on_mouse_set(Session *session, GVariant *parameters)
@@ -418,11 +431,11 @@ static void on_mouse_set(Session *session, GVariant *parameters)
     gint32 on;
 
     g_variant_get(parameters, "(iii)", NULL, NULL, &on);
-    g_mutex_lock(&session->lock);
+    session_lock(session);
     session->has_pointer = true;
     session->pointer_on = on != 0;
     session_wake(session);
-    g_mutex_unlock(&session->lock);
+    session_unlock(session);
 }
 
 static void on_dmabuf(Session *session)
@@ -479,9 +492,9 @@ static void on_connection_closed(GDBusConnection *connection, gboolean remote_va
 {
     Session *session = user_data;
 
-    g_mutex_lock(&session->lock);
+    session_lock(session);
     session_end(session, "QEMU closed the display listener's socket");
-    g_mutex_unlock(&session->lock);
+    session_unlock(session);
 }
 
 static void on_connected(GObject *source, GAsyncResult *result, gpointer user_data)
@@ -498,9 +511,9 @@ static void on_connected(GObject *source, GAsyncResult *result, gpointer user_da
     if (!connection) {
         if (error && !g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CANCELLED)) {
             log_warning(SUBJECT, "QEMU did not accept the display listener: %s", error->message);
-            g_mutex_lock(&session->lock);
+            session_lock(session);
             session_end(session, "QEMU did not accept the display listener");
-            g_mutex_unlock(&session->lock);
+            session_unlock(session);
         }
         session_unref(session);
         return;
@@ -528,6 +541,7 @@ static gboolean session_start(gpointer data)
 {
     Start *start = data;
 
+    handover_take(start);
     ++*start->session->connecting;
     g_dbus_connection_new(G_IO_STREAM(start->stream), NULL,
                           G_DBUS_CONNECTION_FLAGS_AUTHENTICATION_CLIENT |
@@ -551,6 +565,7 @@ static gboolean session_stop(gpointer data)
 {
     Session *session = data;
 
+    handover_take(session);
     if (session->connection) {
         g_signal_handlers_disconnect_by_data(session->connection, session);
         for (size_t i = 0; i < G_N_ELEMENTS(session->registrations); i++)
@@ -582,6 +597,7 @@ static void in_thread(VmDisplay *display, GSourceFunc func, gpointer data, GDest
 
     g_source_set_priority(source, G_PRIORITY_DEFAULT);
     g_source_set_callback(source, func, data, destroy);
+    handover_give(data);
     g_source_attach(source, display->context);
     g_source_unref(source);
 }
@@ -664,9 +680,9 @@ void vm_display_close(VmDisplay *display)
     if (!session)
         return;
     session->display = NULL;
-    g_mutex_lock(&session->lock);
+    session_lock(session);
     session->dropped = true;
-    g_mutex_unlock(&session->lock);
+    session_unlock(session);
     g_cancellable_cancel(session->cancellable);
     in_thread(display, session_stop, session, (GDestroyNotify)session_unref);
 }
