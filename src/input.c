@@ -31,6 +31,7 @@ enum {
     QNUM_SHIFT_L = 0x2a,
     QNUM_SHIFT_R = 0x36,
     QNUM_CTRL_L = 0x1d,
+    QNUM_CTRL_R = 0x9d,
     QNUM_CAPS = 0x3a,
     QNUM_NUM = 0x45,
     QNUM_SCROLL = 0x46,
@@ -205,6 +206,19 @@ static void type_stroke(Input *in, const InputStroke *stroke)
         key(in, QNUM_SHIFT_R, right);
 }
 
+/* Ctrl and a letter arrive as one control character from clients that look it up before they send
+ * it; most have pressed Ctrl as a key before. */
+static void type_control(Input *in, const InputStroke *stroke)
+{
+    bool held = key_held(in, QNUM_CTRL_L) || key_held(in, QNUM_CTRL_R);
+
+    if (!held)
+        key(in, QNUM_CTRL_L, true);
+    tap(in, stroke->qnum);
+    if (!held)
+        key(in, QNUM_CTRL_L, false);
+}
+
 void input_unicode(Input *input, uint16_t flags, uint16_t unit)
 {
     uint32_t character = unit;
@@ -226,6 +240,9 @@ void input_unicode(Input *input, uint16_t flags, uint16_t unit)
         return;
     if (input_map_find(input->map, character, &stroke))
         type_stroke(input, &stroke);
+    else if (character >= 1 && character <= 26 &&
+             input_map_find(input->map, 'a' - 1 + character, &stroke))
+        type_control(input, &stroke);
     else if (log_limit(&input->unmappable, (uint64_t)g_get_monotonic_time(), 60000000u, 1))
         log_debug(input->subject, "the client typed a character that layout %s has no key for",
                   input->layout);

@@ -150,6 +150,15 @@ static void test_unicode_us(void)
     type(in, "a");
     type(in, "A");
     expect(in, "k36+ k36- k1e+ k1e- k36+ k1e+ k1e-");
+    input_keyboard(in, KBD_FLAGS_RELEASE, 0x36);
+    expect(in, "k36-");
+    /* Ctrl-D, from a client that holds Ctrl as a key, and from one that does not. */
+    input_keyboard(in, 0, 0x1d);
+    type(in, "\x04");
+    input_keyboard(in, KBD_FLAGS_RELEASE, 0x1d);
+    expect(in, "k1d+ k20+ k20- k1d-");
+    type(in, "\x04");
+    expect(in, "k1d+ k20+ k20- k1d-");
     done(in);
 }
 
