@@ -31,6 +31,7 @@ struct Gfx {
     GfxCapset capset;
     uint64_t advertise_window;
     unsigned advertises;
+    bool offer_answered; /* since the confirmation: a client offers its cache once */
 
     uint16_t surface, last_surface;
     uint32_t width, height; /* of the last ResetGraphics, 0: none since the confirmation */
@@ -140,6 +141,7 @@ static void on_caps_advertise(Gfx *gfx, const GfxClientPdu *pdu)
     }
     gfx->state = READY;
     gfx->deadline = UINT64_MAX;
+    gfx->offer_answered = false;
     gfx->surface = 0;
     gfx->width = gfx->height = 0;
     pacer_forget(&gfx->pacer);
@@ -157,6 +159,9 @@ static void on_cache_import_offer(Gfx *gfx)
 {
     Writer w;
 
+    if (gfx->offer_answered) /* each answer waits in the outbox for a client that may not read */
+        return;
+    gfx->offer_answered = true;
     writer_init(&w, 64);
     gfx_write_cache_import_reply_empty(&w);
     if (!send_now(gfx, &w))
