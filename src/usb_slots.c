@@ -379,7 +379,9 @@ void usb_slots_forget(UsbSlots *slots, guint peer_id, guint device_id)
 
 guint usb_slots_rows(UsbSlots *slots, UsbSlotsRow *rows, guint max)
 {
-    for (guint i = 0; i < slots->rows->len && i < max; i++) {
+    guint n = MIN(slots->rows->len, max);
+
+    for (guint i = 0; i < n; i++) {
         const Row *row = slots->rows->pdata[i];
         rows[i] = (UsbSlotsRow){
             .number = row->number,
@@ -391,7 +393,7 @@ guint usb_slots_rows(UsbSlots *slots, UsbSlotsRow *rows, guint max)
             .why = row->why,
         };
     }
-    return slots->rows->len;
+    return n;
 }
 
 void usb_slots_count(UsbSlots *slots, guint *free_slots, guint *total)

@@ -63,6 +63,7 @@ typedef struct UsbSlotsRow {
     const char *state; /* "probing", "connected", "refused", "rejected", "gone" */
     const char *why;
 } UsbSlotsRow;
+/** Fills at most @max rows and returns how many it filled. */
 guint usb_slots_rows(UsbSlots *slots, UsbSlotsRow *rows, guint max);
 /** Free and total slots of the VM. */
 void usb_slots_count(UsbSlots *slots, guint *free_slots, guint *total);
