@@ -61,6 +61,7 @@ struct PeerDisplay {
     PeerCursor *cursors;
     Cursor *cursor;
     bool cursor_hidden;
+    bool cursor_waits; /* for the socket: shapes change as often as the guest likes */
 
     uint64_t frames, dropped;
     int64_t encode_us, last_us; /* sum, and of the last frame */
@@ -69,6 +70,7 @@ struct PeerDisplay {
 };
 
 static void pump(PeerDisplay *d);
+static void show_cursor(PeerDisplay *d);
 
 static uint64_t monotonic_us(void)
 {
@@ -186,6 +188,8 @@ static int64_t next_due(PeerDisplay *d)
         !d->job)
         due = MIN(due, d->damage ? now + LEGACY_POLL_US
                                  : MAX(legacy_refine_at(&d->legacy), now + LEGACY_POLL_US));
+    if (d->cursor_waits && d->activated)
+        due = MIN(due, now + LEGACY_POLL_US);
     return due;
 }
 
@@ -212,6 +216,8 @@ static gboolean on_tick(GSource *source, GSourceFunc func, gpointer user)
     }
     if (d->gfx && (uint64_t)now >= gfx_deadline(d->gfx))
         gfx_tick(d->gfx);
+    if (d->cursor_waits)
+        show_cursor(d);
     if (d->path == PATH_LEGACY && !d->damage && !d->asked && !d->job && !d->suppressed &&
         now >= legacy_refine_at(&d->legacy) && legacy_may_send(&d->legacy, now) &&
         legacy_refine(&d->legacy, now, d->callbacks->invalidate, d->user) > 0) {
@@ -419,6 +425,9 @@ static void show_cursor(PeerDisplay *d)
 {
     if (!d->activated || (!d->cursor && !d->cursor_hidden))
         return;
+    d->cursor_waits = d->context->peer->IsWriteBlocked(d->context->peer);
+    if (d->cursor_waits)
+        return;
     if (!peer_cursor_show(d->cursors, d->cursor))
         log_debug(d->subject, "the pointer's shape could not be sent");
 }
@@ -430,6 +439,7 @@ void peer_display_cursor(PeerDisplay *display, Cursor *cursor)
     display->cursor = cursor;
     display->cursor_hidden = cursor == NULL;
     show_cursor(display);
+    arm(display);
 }
 
 /* Life */
