@@ -54,6 +54,8 @@ static void finish(UsbProbe *probe, const char *error)
 {
     UsbDescriptors *d = probe->descriptors;
 
+    if (!error) /* whichever step was the last one */
+        usb_descriptors_derive_speed(d, probe->source->high_speed_hint);
     if (probe->source) {
         usb_source_set_sink(probe->source, NULL, NULL);
         probe->source = NULL;
@@ -194,7 +196,6 @@ static void take_answer(UsbProbe *probe, const uint8_t *data, size_t len)
             probe->config_index < USB_MAX_CONFIGURATIONS) {
             advance(probe, PROBE_CONFIG_HEADER);
         } else {
-            usb_descriptors_derive_speed(d, probe->source->high_speed_hint);
             advance(probe, PROBE_BOS_HEADER);
         }
         return;

@@ -89,6 +89,17 @@ static void test_tolerant(void)
     g_assert_cmpstr(r.descriptors->product, ==, "");
     finish(&r, f);
 
+    /* A second configuration that cannot be read: its request stalls. */
+    f = fake_source_new(FAKE_STICK, USB_SPEED_HIGH);
+    r = (Result){0};
+    f->device_raw[17] = 2;
+    start(&r, f);
+    fake_source_run(f);
+    g_assert_nonnull(r.descriptors);
+    g_assert_cmpuint(r.descriptors->n_configurations, ==, 1);
+    g_assert_cmpint(r.descriptors->speed, ==, USB_SPEED_HIGH);
+    finish(&r, f);
+
     f = fake_source_new(FAKE_STICK, USB_SPEED_SUPER);
     r = (Result){0};
     start(&r, f);
