@@ -336,7 +336,8 @@ static void parse(Redir *redir, const uint8_t *data, size_t len)
         fail(redir, "a packet cannot be parsed");
 }
 
-/* A bulk OUT packet above the limit: its header is in .head, its payload was never looked at. */
+/* A bulk OUT packet above the limit: its header is in .head, its payload was never looked at. What
+ * the header says of it must still fit: an event of an acceptable length must have its data. */
 static void report_too_long(Redir *redir, size_t header_len)
 {
     Reader r;
@@ -349,7 +350,10 @@ static void report_too_long(Redir *redir, size_t header_len)
     event.length = reader_u16(&r);
     event.stream = reader_u32(&r);
     event.length |= (uint32_t)reader_u16(&r) << 16;
-    emit(redir, event);
+    if (event.endpoint & 0x80 || event.length <= USB_MAX_TRANSFER_BYTES)
+        fail(redir, "a packet's payload is not of the length that it gives");
+    else
+        emit(redir, event);
 }
 
 static size_t header_length(Redir *redir)

@@ -1257,6 +1257,32 @@ static void test_too_long(void)
     }
 }
 
+/* More than a bulk packet may bring, under a header that gives a length which would be accepted. */
+static void test_lying_length(void)
+{
+    static const struct usb_redir_bulk_packet_header headers[] = {
+        {.endpoint = 0x02, .length = 100},
+        {.endpoint = 0x02, .length_high = USB_MAX_TRANSFER_BYTES >> 16},
+        {.endpoint = 0x81, .length_high = UINT16_MAX},
+    };
+    const uint32_t len = USB_MAX_TRANSFER_BYTES + 100;
+    uint8_t *body = g_malloc0(len);
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(headers); i++) {
+        UsbRig *r = usb_rig_new(FAKE_STICK, USB_SPEED_HIGH, FREERDP);
+
+        usb_rig_enumerate(r);
+        unsigned before = r->source->submitted;
+        memcpy(body, &headers[i], sizeof(headers[i]));
+        put_packet(r, usb_redir_bulk_packet, len, 1, body, len);
+        usb_rig_run(r);
+        g_assert_cmpuint(r->source->submitted, ==, before);
+        g_assert_cmpint(usb_device_state(r->device), ==, USB_DEVICE_BROKEN);
+        usb_rig_free(r);
+    }
+    g_free(body);
+}
+
 /* Bit flips and truncations of a whole session. Whatever comes of it: no crash, no leak, and the
  * device at the other end is never asked for nonsense. */
 static void garbage(uint8_t *data, size_t len, void *user)
@@ -1440,6 +1466,7 @@ int main(int argc, char **argv)
     g_test_add_func("/usb-device/streams-refused", test_streams_refused);
     g_test_add_func("/usb-device/malformed", test_malformed);
     g_test_add_func("/usb-device/too-long", test_too_long);
+    g_test_add_func("/usb-device/lying-length", test_lying_length);
     g_test_add_func("/usb-device/garbage", test_garbage);
     g_test_add_func("/usb-device/dead-fd", test_dead_fd);
     g_test_add_func("/usb-device/random", test_random);
