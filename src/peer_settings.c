@@ -51,6 +51,7 @@ static bool set_bools(rdpSettings *s, Peer *peer)
         {FreeRDP_SuppressOutput, TRUE},
         {FreeRDP_DesktopResize, TRUE},
         {FreeRDP_SupportMonitorLayoutPdu, TRUE},
+        {FreeRDP_SupportDisplayControl, TRUE}, /* no PDU tells: the client may refuse the channel */
         {FreeRDP_SupportMultitransport, FALSE},
         {FreeRDP_NetworkAutoDetect, FALSE},
         {FreeRDP_CompressionEnabled, FALSE},
