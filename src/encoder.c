@@ -8,6 +8,7 @@
 #include "encoder.h"
 
 #include "encoder_priv.h"
+#include "handover.h"
 
 struct EncoderJob {
     Encoder *encoder;
@@ -92,6 +93,7 @@ EncodedFrame *encoder_encode(Encoder *encoder, Frame *frame, uint16_t surface, b
 
 static void job_free(EncoderJob *job)
 {
+    handover_take(job);
     encoder_free(job->encoder);
     encoded_frame_free(job->encoded);
     if (job->frame)
@@ -103,6 +105,7 @@ static gboolean deliver(gpointer data)
 {
     EncoderJob *job = data;
 
+    handover_take(job);
     if (!job->abandoned) {
         Encoder *encoder = g_steal_pointer(&job->encoder);
         EncodedFrame *encoded = g_steal_pointer(&job->encoded);
@@ -114,6 +117,7 @@ static gboolean deliver(gpointer data)
 static void run(gpointer data, gpointer user)
 {
     EncoderJob *job = data;
+    handover_take(job);
     /* given up before the source holds the job, or they would keep each other alive */
     GMainContext *context = g_steal_pointer(&job->context);
 
@@ -124,6 +128,7 @@ static void run(gpointer data, gpointer user)
     GSource *source = g_idle_source_new();
     g_source_set_priority(source, G_PRIORITY_DEFAULT);
     g_source_set_callback(source, deliver, job, (GDestroyNotify)job_free);
+    handover_give(job);
     g_source_attach(source, context); /* from here on the job is the source's */
     g_source_unref(source);
     g_main_context_unref(context);
@@ -154,6 +159,7 @@ EncoderJob *encoder_submit(Encoder *encoder, Frame *frame, uint16_t surface, boo
         .done = done,
         .user = user,
     };
+    handover_give(job);
     g_thread_pool_push(pool(), job, NULL);
     return job;
 }

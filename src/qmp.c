@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "handover.h"
 #include "log.h"
 
 #define SUBJECT "qmp"
@@ -480,6 +481,7 @@ static void worker(GTask *task, gpointer source, gpointer data, GCancellable *ca
     Job *job = data;
     g_autoptr(GError) error = NULL;
 
+    handover_take(job);
     job->input = g_byte_array_new();
     if (connect_monitor(job, &error)) {
         if (job->kind == JOB_ATTACH)
@@ -489,6 +491,7 @@ static void worker(GTask *task, gpointer source, gpointer data, GCancellable *ca
     }
     if (job->socket)
         g_socket_close(job->socket, NULL);
+    handover_give(job);
     if (error)
         g_task_return_error(task, g_steal_pointer(&error));
     else
@@ -501,6 +504,7 @@ static void job_free(gpointer data)
 {
     Job *job = data;
 
+    handover_take(job);
     g_clear_object(&job->socket);
     g_clear_object(&job->connection);
     g_clear_object(&job->cancellable);
@@ -528,18 +532,22 @@ static void start_first(Qmp *qmp);
 static void on_done(GObject *source, GAsyncResult *result, gpointer user_data)
 {
     Job *job = user_data; /* the task owns it and is alive during this call */
+    handover_take(job);
     Qmp *qmp = job->qmp;
     g_autoptr(GError) error = NULL;
 
     g_task_propagate_boolean(G_TASK(result), &error);
-    if (!qmp)
+    if (!qmp) {
+        handover_give(job); /* the worker may hold the task's last reference */
         return;
+    }
     g_queue_remove(&qmp->jobs, job);
     start_first(qmp);
     g_autofree char *late = g_strdup_printf("QEMU did not finish a QMP operation in %u s",
                                             job->patience + OPERATION_SECONDS);
     /* This may free the Qmp. */
     answer(job, !error ? NULL : job->timed_out ? late : error->message);
+    handover_give(job);
 }
 
 static gboolean on_watchdog(gpointer data)
@@ -562,6 +570,7 @@ static void start_first(Qmp *qmp)
     g_task_set_check_cancellable(task, FALSE);
     g_task_set_task_data(task, job, job_free);
     job->watchdog = g_timeout_add_seconds(job->patience + OPERATION_SECONDS, on_watchdog, job);
+    handover_give(job);
     g_task_run_in_thread(task, worker);
 }
 

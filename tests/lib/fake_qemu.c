@@ -1,5 +1,7 @@
 #include "fake_qemu.h"
 
+#include "handover.h"
+
 #include <gio/gunixfdlist.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -71,6 +73,18 @@ static GVariant *objects(void)
         "  {'Name': <'org.qemu.usbredir'>, 'Owner': <''>, 'FEOpened': <true>}}},)");
 }
 
+static void fake_lock(FakeQemu *fake)
+{
+    g_mutex_lock(&fake->lock);
+    handover_take(&fake->lock);
+}
+
+static void fake_unlock(FakeQemu *fake)
+{
+    handover_give(&fake->lock);
+    g_mutex_unlock(&fake->lock);
+}
+
 static void emit_changed(FakeQemu *fake, const char *path, const char *interface, const char *name,
                          GVariant *value)
 {
@@ -109,29 +123,29 @@ static void register_listener(FakeQemu *fake, GDBusMethodInvocation *call)
     g_autofree const char **interfaces = NULL;
     if (properties)
         g_variant_lookup(properties, "Interfaces", "^a&s", &interfaces);
-    g_mutex_lock(&fake->lock);
+    fake_lock(fake);
     g_clear_object(&fake->listener);
     fake->listener = listener;
     fake->map = interfaces && g_strv_contains(interfaces, "org.qemu.Display1.Listener.Unix.Map");
     fake->n_listeners++;
-    g_mutex_unlock(&fake->lock);
+    fake_unlock(fake);
 }
 
 static void register_slot(FakeQemu *fake, const char *path, GDBusMethodInvocation *call)
 {
     unsigned n = (unsigned)(path[strlen(path) - 1] - '0');
-    g_mutex_lock(&fake->lock);
+    fake_lock(fake);
     bool taken = fake->slots[n] >= 0;
     fake->refusals += taken;
-    g_mutex_unlock(&fake->lock);
+    fake_unlock(fake);
     if (taken) {
         g_dbus_method_invocation_return_dbus_error(call, "org.qemu.Display1.Error.Failed",
                                                    "Couldn't register FD!");
         return;
     }
-    g_mutex_lock(&fake->lock);
+    fake_lock(fake);
     fake->slots[n] = take_fd(call);
-    g_mutex_unlock(&fake->lock);
+    fake_unlock(fake);
     g_dbus_method_invocation_return_value(call, NULL);
     /* Without a bus nobody has a name. */
     emit_changed(fake, path, "org.qemu.Display1.Chardev", "Owner", g_variant_new_string(""));
@@ -150,10 +164,10 @@ static void on_call(GDBusConnection *connection, const gchar *sender, const gcha
     } else if (strcmp(method, "Register") == 0) {
         register_slot(fake, path, call);
     } else if (strcmp(method, "SetUIInfo") == 0) {
-        g_mutex_lock(&fake->lock);
+        fake_lock(fake);
         fake->n_ui_infos++;
         bool supported = fake->ui_info;
-        g_mutex_unlock(&fake->lock);
+        fake_unlock(fake);
         if (supported)
             g_dbus_method_invocation_return_value(call, NULL);
         else
@@ -161,10 +175,10 @@ static void on_call(GDBusConnection *connection, const gchar *sender, const gcha
                                                        "SetUIInfo is not supported");
     } else {
         g_autofree char *arguments = g_variant_print(parameters, FALSE);
-        g_mutex_lock(&fake->lock);
+        fake_lock(fake);
         g_string_append_printf(fake->input, "%s.%s%s ", strrchr(interface, '.') + 1, method,
                                arguments);
-        g_mutex_unlock(&fake->lock);
+        fake_unlock(fake);
         g_dbus_method_invocation_return_value(call, NULL);
     }
 }
@@ -275,11 +289,11 @@ GDBusConnection *fake_qemu_connection(FakeQemu *fake)
 
 unsigned fake_qemu_listeners(FakeQemu *fake, bool *map)
 {
-    g_mutex_lock(&fake->lock);
+    fake_lock(fake);
     unsigned n = fake->n_listeners;
     if (map)
         *map = fake->map;
-    g_mutex_unlock(&fake->lock);
+    fake_unlock(fake);
     return n;
 }
 
@@ -306,9 +320,9 @@ bool fake_qemu_call(FakeQemu *fake, const char *method, GVariant *parameters, in
 
 void fake_qemu_drop_listener(FakeQemu *fake)
 {
-    g_mutex_lock(&fake->lock);
+    fake_lock(fake);
     GDBusConnection *listener = g_steal_pointer(&fake->listener);
-    g_mutex_unlock(&fake->lock);
+    fake_unlock(fake);
     if (!listener)
         return;
     g_dbus_connection_close_sync(listener, NULL, NULL);
@@ -325,47 +339,47 @@ void fake_qemu_set_property(FakeQemu *fake, const char *interface, const char *n
 
 char *fake_qemu_input(FakeQemu *fake)
 {
-    g_mutex_lock(&fake->lock);
+    fake_lock(fake);
     char *copy = g_strdup(fake->input->str);
-    g_mutex_unlock(&fake->lock);
+    fake_unlock(fake);
     return copy;
 }
 
 void fake_qemu_support_ui_info(FakeQemu *fake, bool supported)
 {
-    g_mutex_lock(&fake->lock);
+    fake_lock(fake);
     fake->ui_info = supported;
-    g_mutex_unlock(&fake->lock);
+    fake_unlock(fake);
 }
 
 unsigned fake_qemu_ui_infos(FakeQemu *fake)
 {
-    g_mutex_lock(&fake->lock);
+    fake_lock(fake);
     unsigned n = fake->n_ui_infos;
-    g_mutex_unlock(&fake->lock);
+    fake_unlock(fake);
     return n;
 }
 
 unsigned fake_qemu_refusals(FakeQemu *fake)
 {
-    g_mutex_lock(&fake->lock);
+    fake_lock(fake);
     unsigned n = fake->refusals;
-    g_mutex_unlock(&fake->lock);
+    fake_unlock(fake);
     return n;
 }
 
 void fake_qemu_drop_slot(FakeQemu *fake, unsigned n)
 {
-    g_mutex_lock(&fake->lock);
+    fake_lock(fake);
     close(fake->slots[n]);
     fake->slots[n] = -1;
-    g_mutex_unlock(&fake->lock);
+    fake_unlock(fake);
 }
 
 int fake_qemu_slot_fd(FakeQemu *fake, unsigned n)
 {
-    g_mutex_lock(&fake->lock);
+    fake_lock(fake);
     int fd = fake->slots[n];
-    g_mutex_unlock(&fake->lock);
+    fake_unlock(fake);
     return fd;
 }

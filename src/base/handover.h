@@ -5,8 +5,8 @@
  * handover_give() on the thread that lets go, handover_take() on the one that gets it, with the
  * same address. Thread: any.
  */
-#ifndef QRDP_HANDOVER_H
-#define QRDP_HANDOVER_H
+#ifndef QRDP_BASE_HANDOVER_H
+#define QRDP_BASE_HANDOVER_H
 
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)
