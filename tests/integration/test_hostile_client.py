@@ -1,0 +1,188 @@
+"""Clients that speak RDP but mean harm: before the login, around it, and in a session."""
+
+import os
+import socket
+import threading
+import time
+
+import hostile
+from rig import PASSWORD, Rig, USER, full
+from wait import wait_for
+
+
+def resident(server):
+    """Megabytes."""
+    with open("/proc/%d/status" % server.process.pid) as status:
+        line = next(text for text in status if text.startswith("VmRSS"))
+    return int(line.split()[1]) // 1024
+
+
+def processor_seconds(server):
+    with open("/proc/%d/stat" % server.process.pid) as stat:
+        fields = stat.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class HostileClients(Rig):
+    def start(self, **options):
+        server, _ = self.run_vm(wait=False, **options)
+        server.wait_log("attached to virtual machine")
+        return server
+
+    def attacker(self, server, **options):
+        client = hostile.HostileClient(server.address, **options)
+        self.addCleanup(client.close)
+        return client
+
+    def gone(self, client, seconds=20):
+        """Waits until the server has closed the connection; what came before does not matter."""
+        client.tls.settimeout(seconds)
+        try:
+            while client.tls.recv(65536):
+                pass
+        except ConnectionError:
+            pass
+
+    def test_login_cannot_be_gone_around(self):
+        """NLA only: a client that offers less gets no TLS, and certainly no session."""
+        server = self.start()
+        for protocols in (0, 1, 4, 0x10):  # plain RDP, TLS, RDSTLS, Entra
+            client = self.attacker(server)
+            try:
+                self.assertIsNone(client.negotiate(protocols))
+            except EOFError:
+                pass  # as good a refusal
+        self.assertNotIn("logged in", server.log())
+
+    def test_tls_login_needs_the_password(self):
+        server = self.start(options=["--tls-login"])
+        client = self.attacker(server)
+        self.assertEqual(client.negotiate(), 1)
+        client.start_tls()
+        client.join()
+        client.tls.sendall(hostile.keys())  # input in place of a login
+        self.gone(client)
+        for user, password in ((USER, "not-this-one"), (USER, ""), ("nobody", PASSWORD)):
+            with self.assertRaises((EOFError, ConnectionError)):
+                self.attacker(server).connect(user, password)
+            wait_for(lambda: not server.status()["clients"], 10, "the refused client to be gone")
+        self.assertNotIn("logged in", server.log())
+        self.assertNotIn("not-this-one", server.log())
+        # Three wrong passwords: the address has to pause, even with the right one.
+        with self.assertRaises((EOFError, ConnectionError)):
+            self.attacker(server).connect(USER, PASSWORD)
+        server.wait_log("too many failed logins")
+
+        def connected():
+            client = self.attacker(server)
+            try:
+                return client.connect(USER, PASSWORD)
+            except (EOFError, ConnectionError):
+                return None
+        wait_for(connected, 20, "the pause to end")
+
+    def test_input_flood(self):
+        """Events faster than QEMU takes them: the client waits, memory and everybody else do not."""
+        server = self.start(credentials=None)
+        client = self.attacker(server).connect("flood", "")
+        before = resident(server)
+        stop, sent = threading.Event(), [0]
+        block = hostile.keys() * 64
+
+        def pump():
+            try:
+                while not stop.is_set():
+                    client.tls.sendall(block)
+                    sent[0] += 1
+            except OSError:
+                pass
+        thread = threading.Thread(target=pump)
+        thread.start()
+        try:
+            slowest = 0
+            for _ in range(10):
+                start = time.monotonic()
+                server.status()
+                slowest = max(slowest, time.monotonic() - start)
+            wait_for(lambda: sent[0] >= 20, 60, "twenty blocks of input to be taken")
+            grown = resident(server) - before
+        finally:
+            stop.set()
+            client.tls.shutdown(socket.SHUT_RDWR)
+            thread.join()
+        self.assertLess(slowest, 5)
+        if "asan" not in os.environ.get("QRDP_BINARY", ""):  # which keeps what was freed
+            self.assertLess(grown, 60)
+
+    def test_unanswered_deactivation(self):
+        """The guest changes its mode and the client never answers: no busy loop."""
+        server = self.start(credentials=None, video="std")
+        client = self.attacker(server).connect("silent", "")
+        client.tls.sendall(client.dynamic(b"\x50\x00\x01\x00"))  # channels come up: something to send
+        deadline = time.monotonic() + 30
+
+        def deactivated():
+            while time.monotonic() < deadline:
+                pdu = client.read()
+                if pdu and pdu[0] == 0x68:
+                    body = pdu[8:] if pdu[6] & 0x80 else pdu[7:]
+                    if body[2] & 0x0F == 6:
+                        return True
+            return False
+        self.assertTrue(deactivated(), "the guest never changed its mode")
+        start, used = time.monotonic(), processor_seconds(server)
+        wait_for(lambda: time.monotonic() - start > 2, 10, "two seconds to pass")
+        self.assertLess(processor_seconds(server) - used, 0.3)
+        self.assertTrue(server.process.alive())
+
+    def test_channel_claims(self):
+        """Lengths that are not true end the connection before memory is spent."""
+        server = self.start(credentials=None)
+        before = resident(server)
+        attacks = {
+            "longer than allowed": lambda c: c.channel_bytes(
+                hostile.DRDYNVC, hostile.u32(0xFFFFFFFF, 1) + bytes(64)),
+            "longer than it claimed": lambda c: c.channel_bytes(
+                hostile.DRDYNVC, hostile.u32(8, 3) + bytes(64)),
+            "outside of a message": lambda c: c.channel_bytes(
+                hostile.DRDYNVC, hostile.u32(64, 0) + bytes(64)),
+            "compressed": lambda c: c.channel_bytes(
+                hostile.DRDYNVC, hostile.u32(64, 0x200003) + bytes(64)),
+            "unknown or unsupported": lambda c: c.dynamic(b"\xf0\x01" + bytes(8)),
+        }
+        for why, attack in attacks.items():
+            client = self.attacker(server).connect("liar", "")
+            client.tls.sendall(client.dynamic(b"\x50\x00\x01\x00"))
+            client.tls.sendall(attack(client))
+            self.gone(client)
+            server.wait_log(why)
+        self.assertLess(resident(server) - before, 60)
+
+    def test_many_connections(self):
+        """Garbage from one address costs the others nothing and leaves nothing behind."""
+        server = self.start(credentials=None)
+        host, port = server.address.rsplit(":", 1)
+        threads = "/proc/%d/task" % server.process.pid
+        before = len(os.listdir(threads))
+        for _ in range(200):
+            with socket.create_connection((host, int(port))) as connection:
+                connection.sendall(os.urandom(64))
+        self.assertLessEqual(len(os.listdir(threads)), before + 20)
+        wait_for(lambda: not server.status()["clients"], 30, "the connections to be gone")
+        wait_for(lambda: len(os.listdir(threads)) <= before + 2, 10, "their threads to be gone")
+
+    @full
+    def test_half_open(self):
+        """Handshakes that stop half-way: bounded in number, ended by their deadline."""
+        server = self.start(credentials=None)
+        for step in range(5):
+            client = self.attacker(server, seconds=60)
+            if step > 1:
+                client.negotiate()
+            if step > 3:
+                client.start_tls()
+        wait_for(lambda: len(server.status()["clients"]) == 5, 10, "five connections")
+        with self.assertRaises((EOFError, ConnectionError)):
+            self.attacker(server).negotiate()
+        wait_for(lambda: not server.status()["clients"], 45, "the deadline")
+        self.attacker(server).connect("late", "")
