@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "loop_timeout.h"
 #include "server_priv.h"
 #include "slot.h"
 #include "urbdrc.h"
@@ -120,8 +121,7 @@ static void tell_main(Device *device, ServerFunc func, const char *state, const 
 
 static void reap_later(PeerUsb *usb)
 {
-    usb->reap = true;
-    g_source_set_ready_time(usb->timer, 0);
+    usb->reap = true; /* the timer sees it before the next poll */
 }
 
 static void doom(Device *device, const char *why)
@@ -380,9 +380,8 @@ static void reap(PeerUsb *usb)
     }
 }
 
-static gboolean timer_prepare(GSource *source, gint *timeout)
+static uint64_t next_deadline(PeerUsb *usb)
 {
-    PeerUsb *usb = ((PeerUsb **)(source + 1))[0];
     uint64_t next = usb->reap ? 0 : urbdrc_deadline(usb->urbdrc);
     GHashTableIter iter;
     void *value;
@@ -393,9 +392,22 @@ static gboolean timer_prepare(GSource *source, gint *timeout)
         if (device->probe)
             next = MIN(next, usb_probe_deadline(device->probe));
     }
-    g_source_set_ready_time(source, next >= G_MAXINT64 ? -1 : (gint64)next);
-    *timeout = -1;
-    return FALSE;
+    return next;
+}
+
+static gboolean timer_prepare(GSource *source, gint *timeout)
+{
+    PeerUsb *usb = ((PeerUsb **)(source + 1))[0];
+
+    *timeout = loop_timeout(source, next_deadline(usb));
+    return *timeout == 0;
+}
+
+static gboolean timer_check(GSource *source)
+{
+    PeerUsb *usb = ((PeerUsb **)(source + 1))[0];
+
+    return loop_timeout(source, next_deadline(usb)) == 0;
 }
 
 static gboolean timer_dispatch(GSource *source, GSourceFunc callback, gpointer user_data)
@@ -417,7 +429,8 @@ static gboolean timer_dispatch(GSource *source, GSourceFunc callback, gpointer u
     return G_SOURCE_CONTINUE;
 }
 
-static GSourceFuncs timer_funcs = {.prepare = timer_prepare, .dispatch = timer_dispatch};
+static GSourceFuncs timer_funcs = {
+    .prepare = timer_prepare, .check = timer_check, .dispatch = timer_dispatch};
 
 static void on_drained(void *user)
 {

@@ -92,5 +92,8 @@ GSource *rdploop_source_new(int write_fd, const RdpLoopCallbacks *callbacks, voi
     loop->user = user;
     loop->write_fd = write_fd;
     g_source_set_name(source, "rdp");
+    /* Nothing here recurses. GLib would take our descriptors out of the poll during each dispatch,
+     * and wake us up to put them back. */
+    g_source_set_can_recurse(source, TRUE);
     return source;
 }

@@ -3,7 +3,7 @@
  *
  * The conditions are decided anew before each poll: readable is asked for only while the device and
  * the peer's byte cap have room, so back-pressure reaches the guest through the socket; writable
- * only while usbredir bytes wait. The device's next timer is the source's ready time. Completions
+ * only while usbredir bytes wait. The device's next timer bounds the poll. Completions
  * reach the device from the peer's channel on the same thread, and what they produce is written to
  * the socket at once: between the two sockets lies no queue, lock or wake-up.
  */
@@ -15,6 +15,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "loop_timeout.h"
+
 #define SLOT_READ_BYTES (64u * 1024u)
 #define SLOT_READS_PER_DISPATCH 16u /* then the other sources get their turn */
 
@@ -22,6 +24,8 @@ typedef struct SlotSource {
     GSource base;
     struct Slot *slot;
     gpointer tag;
+    GIOCondition want; /* what tag waits for */
+    uint64_t deadline; /* of the device */
 } SlotSource;
 
 struct Slot {
@@ -77,9 +81,18 @@ static bool slot_wants_input(Slot *slot)
            slot->callbacks->may_send(slot->user);
 }
 
+/* GLib wakes up the context at each call, that is, us. */
+static void watch(SlotSource *source, GIOCondition want)
+{
+    if (source->want != want)
+        g_source_modify_unix_fd(&source->base, source->tag, want);
+    source->want = want;
+}
+
 static gboolean slot_prepare(GSource *base, gint *timeout)
 {
-    Slot *slot = ((SlotSource *)base)->slot;
+    SlotSource *source = (SlotSource *)base;
+    Slot *slot = source->slot;
     GIOCondition want = 0;
 
     if (slot_wants_input(slot))
@@ -87,16 +100,15 @@ static gboolean slot_prepare(GSource *base, gint *timeout)
     if (!slot->closed && usb_device_has_guest_bytes(slot->device))
         want |= G_IO_OUT;
     /* After the end only silence helps: HUP would be reported for ever. */
-    if (slot->closed && ((SlotSource *)base)->tag) {
-        g_source_remove_unix_fd(base, ((SlotSource *)base)->tag);
-        ((SlotSource *)base)->tag = NULL;
+    if (slot->closed && source->tag) {
+        g_source_remove_unix_fd(base, source->tag);
+        source->tag = NULL;
     } else if (!slot->closed) {
-        g_source_modify_unix_fd(base, ((SlotSource *)base)->tag, want);
+        watch(source, want);
     }
-    uint64_t deadline = usb_device_deadline(slot->device);
-    g_source_set_ready_time(base, deadline >= G_MAXINT64 ? -1 : (gint64)deadline);
-    *timeout = -1;
-    return FALSE;
+    source->deadline = usb_device_deadline(slot->device);
+    *timeout = loop_timeout(base, source->deadline);
+    return *timeout == 0;
 }
 
 static void slot_read(Slot *slot)
@@ -122,10 +134,9 @@ static void slot_read(Slot *slot)
 static gboolean slot_check(GSource *base)
 {
     SlotSource *source = (SlotSource *)base;
-    gint64 ready = g_source_get_ready_time(base);
 
     return (source->tag && g_source_query_unix_fd(base, source->tag) != 0) ||
-           (ready >= 0 && ready <= g_get_monotonic_time());
+           loop_timeout(base, source->deadline) == 0;
 }
 
 static gboolean slot_dispatch(GSource *base, GSourceFunc callback, gpointer user_data)
@@ -171,7 +182,12 @@ Slot *slot_new(GMainContext *context, const char *id, int fd, UsbDescriptors *de
                                   &device_callbacks, slot);
     slot->source = (SlotSource *)g_source_new(&slot_funcs, sizeof(SlotSource));
     slot->source->slot = slot;
+    slot->source->want = G_IO_IN;
+    slot->source->deadline = UINT64_MAX;
     slot->source->tag = g_source_add_unix_fd(&slot->source->base, fd, G_IO_IN);
+    /* Nothing here recurses. GLib would take our descriptors out of the poll during each dispatch,
+     * and wake us up to put them back. */
+    g_source_set_can_recurse(&slot->source->base, TRUE);
     /* USB leaves before graphics and is read before it. */
     g_source_set_priority(&slot->source->base, G_PRIORITY_HIGH);
     g_source_attach(&slot->source->base, context);
