@@ -486,6 +486,15 @@ static bool socket_idle(DvcManager *m)
     return true;
 }
 
+void dvc_manager_flush(DvcManager *manager)
+{
+    DvcManager *m = manager;
+
+    /* A connection that breaks here is found broken by the next dispatch. */
+    if (!m->violated && m->peer->activated && !m->peer->IsWriteBlocked(m->peer) && pump(m))
+        socket_idle(m);
+}
+
 static bool release_slice(DvcManager *m)
 {
     size_t released = 0;

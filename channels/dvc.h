@@ -43,7 +43,8 @@ typedef enum DvcCloseReason {
 typedef struct DvcCallbacks {
     /** The client accepted the channel; dvc_send() works from here on. */
     void (*opened)(Dvc *dvc, void *user);
-    /** One whole reassembled message, valid for the call. Zero-length messages are not delivered. */
+    /** One whole reassembled message, valid for the call. Zero-length messages are not delivered.
+     */
     void (*message)(Dvc *dvc, const uint8_t *data, size_t len, void *user);
     /** The channel is gone. The Dvc is freed after this returns; do not call dvc_close(). */
     void (*closed)(Dvc *dvc, DvcCloseReason reason, void *user);
@@ -65,6 +66,9 @@ bool dvc_is_open(const Dvc *dvc);
 /** Id on the wire, for log lines. */
 uint32_t dvc_id(const Dvc *dvc);
 
+/** Writes urgent messages to the client's socket now, and not in the loop's next pass; what it does
+ * not take follows then. Not from inside a callback of a Dvc or of FreeRDP. */
+void dvc_manager_flush(DvcManager *manager);
 /** Bytes accepted by dvc_send() of all channels of that priority and not yet written to the
  * client's socket. */
 size_t dvc_manager_queued(const DvcManager *manager, DvcPriority priority);

@@ -268,8 +268,11 @@ static void on_slot_read(void *user)
 {
     PeerUsb *usb = ((Device *)user)->usb;
 
-    if (dvc_manager_queued(usb->dvcs, DVC_URGENT) > 0)
-        usb_latency_out_waits(usb->latency);
+    if (dvc_manager_queued(usb->dvcs, DVC_URGENT) == 0)
+        return;
+    usb_latency_out_waits(usb->latency);
+    dvc_manager_flush(usb->dvcs);
+    peer_usb_sent(usb);
 }
 
 static void on_slot_written(void *user)
