@@ -28,26 +28,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "frame.h"
 #include "log.h"
 
 #define SUBJECT "framebuffer"
 #define TILE FRAMEBUFFER_TILE
-#define POOL_MAX_BUFFERS 4u
-
-/* Pixel buffers that went round once. Frames outlive the Framebuffer, so the pool is counted. */
-typedef struct Pool {
-    gint refs;
-    GMutex lock;
-    size_t size; /* of every buffer in .free */
-    uint8_t *free[POOL_MAX_BUFFERS];
-    unsigned n_free;
-} Pool;
-
-typedef struct PooledFrame {
-    Frame frame; /* first: frame_unref() casts back */
-    Pool *pool;
-    size_t size;
-} PooledFrame;
 
 typedef struct Map {
     uint8_t *base; /* NULL: no mapping */
@@ -75,7 +60,7 @@ struct Framebuffer {
     bool announced_damage; /* damaged() was called and no viewer has looked since */
 
     GPtrArray *viewers;
-    Pool *pool;
+    FramePool *pool;
 };
 
 struct FramebufferViewer {
@@ -84,79 +69,6 @@ struct FramebufferViewer {
     bool any_dirty;
     bool blank_due; /* the display went off and this viewer does not know yet */
 };
-
-/* ---- frames ---- */
-
-static void pool_unref(Pool *pool)
-{
-    if (!g_atomic_int_dec_and_test(&pool->refs))
-        return;
-    for (unsigned i = 0; i < pool->n_free; i++)
-        g_free(pool->free[i]);
-    g_mutex_clear(&pool->lock);
-    g_free(pool);
-}
-
-static uint8_t *pool_get(Pool *pool, size_t size)
-{
-    uint8_t *buffer = NULL;
-
-    g_mutex_lock(&pool->lock);
-    if (pool->size != size) {
-        while (pool->n_free > 0)
-            g_free(pool->free[--pool->n_free]);
-        pool->size = size;
-    }
-    if (pool->n_free > 0)
-        buffer = pool->free[--pool->n_free];
-    g_mutex_unlock(&pool->lock);
-    return buffer ? buffer : g_malloc(size);
-}
-
-static void pool_put(Pool *pool, uint8_t *buffer, size_t size)
-{
-    g_mutex_lock(&pool->lock);
-    if (pool->size == size && pool->n_free < POOL_MAX_BUFFERS) {
-        pool->free[pool->n_free++] = buffer;
-        buffer = NULL;
-    }
-    g_mutex_unlock(&pool->lock);
-    g_free(buffer);
-}
-
-Frame *frame_ref(Frame *frame)
-{
-    g_atomic_int_inc(&frame->refs);
-    return frame;
-}
-
-void frame_unref(Frame *frame)
-{
-    PooledFrame *pooled = (PooledFrame *)frame;
-
-    if (!frame || !g_atomic_int_dec_and_test(&frame->refs))
-        return;
-    if (frame->pixels)
-        pool_put(pooled->pool, frame->pixels, pooled->size);
-    pool_unref(pooled->pool);
-    g_free((void *)frame->rects);
-    g_free(pooled);
-}
-
-static PooledFrame *frame_new(const Framebuffer *fb)
-{
-    PooledFrame *pooled = g_new0(PooledFrame, 1);
-
-    g_atomic_int_inc(&fb->pool->refs);
-    pooled->pool = fb->pool;
-    pooled->frame.refs = 1;
-    pooled->frame.width = fb->width;
-    pooled->frame.height = fb->height;
-    pooled->frame.stride = (fb->width * 4 + 63u) & ~63u;
-    pooled->frame.generation = fb->generation;
-    pooled->frame.captured_us = g_get_monotonic_time();
-    return pooled;
-}
 
 /* ---- formats ---- */
 
@@ -443,9 +355,7 @@ Framebuffer *framebuffer_new(void (*damaged)(void *user), void *user)
     fb->user = user;
     fb->blank = true;
     fb->viewers = g_ptr_array_new();
-    fb->pool = g_new0(Pool, 1);
-    fb->pool->refs = 1;
-    g_mutex_init(&fb->pool->lock);
+    fb->pool = frame_pool_new();
     return fb;
 }
 
@@ -458,7 +368,7 @@ void framebuffer_free(Framebuffer *fb)
     g_ptr_array_unref(fb->viewers);
     g_free(fb->shadow);
     g_free(fb->suspect);
-    pool_unref(fb->pool);
+    frame_pool_unref(fb->pool);
     g_free(fb);
 }
 
@@ -751,21 +661,18 @@ Frame *framebuffer_viewer_take(FramebufferViewer *viewer)
         if (!viewer->blank_due)
             return NULL;
         viewer->blank_due = false;
-        PooledFrame *blank = frame_new(fb);
-        blank->frame.blank = true;
-        return &blank->frame;
+        Frame *blank = frame_new(fb->pool, fb->width, fb->height, fb->generation);
+        blank->blank = true;
+        return blank;
     }
     if (!viewer->any_dirty)
         return NULL;
     viewer->any_dirty = false;
 
     GArray *rects = collect_rects(viewer);
-    PooledFrame *pooled = frame_new(fb);
-    Frame *frame = &pooled->frame;
-    pooled->size = (size_t)frame->stride * frame->height;
-    frame->pixels = pool_get(fb->pool, pooled->size);
-    frame->n_rects = rects->len;
-    frame->rects = (Rect *)(void *)g_array_free(rects, FALSE);
+    Frame *frame = frame_new(fb->pool, fb->width, fb->height, fb->generation);
+    uint32_t n_rects = rects->len;
+    frame_set_rects(frame, (Rect *)(void *)g_array_free(rects, FALSE), n_rects);
     for (uint32_t i = 0; i < frame->n_rects; i++) {
         const Rect *r = &frame->rects[i];
         uint8_t *out = frame->pixels + (size_t)r->y * frame->stride + (size_t)r->x * 4;

@@ -199,6 +199,7 @@ static void name_call(Fixture *f, const char *method, GVariant *parameters)
         f->libvirt, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", method,
         parameters, NULL, G_DBUS_CALL_FLAGS_NONE, -1, NULL, &error);
     g_assert_no_error(error);
+    g_assert_nonnull(reply);
 }
 
 static void test_machine_leaves(Fixture *f, const void *data)

@@ -110,8 +110,8 @@ static void test_arguments(void)
     static const char *const parts[] = {
         "-append -vnc -display none -display dbus,p2p=yes -chardev socket,id=qrdp_qmp,fd=",
         "-device qemu-xhci,id=qrdp-xhci0,p2=15,p3=15 -device qemu-xhci,id=qrdp-xhci1,p2=15,p3=15",
-        "-chardev dbus,id=qrdp_usb0,name=org.qemu.usbredir -device "
-        "usb-redir,chardev=qrdp_usb0,id=qrdp_usb0,bus=qrdp-xhci0.0,port=1",
+        ("-chardev dbus,id=qrdp_usb0,name=org.qemu.usbredir -device "
+         "usb-redir,chardev=qrdp_usb0,id=qrdp_usb0,bus=qrdp-xhci0.0,port=1"),
         "id=qrdp_usb14,bus=qrdp-xhci0.0,port=15",
         "id=qrdp_usb16,bus=qrdp-xhci1.0,port=2",
     };
@@ -153,10 +153,36 @@ static void test_we_die(void)
     g_assert_cmpint(g_rmdir(dir), ==, 0);
 }
 
+/* A program that is no QEMU is not run again to ask it what it can do. */
+static void test_started_once(void)
+{
+    g_autofree char *dir = g_dir_make_tmp("run-XXXXXX", NULL);
+    g_autofree char *script = g_build_filename(dir, "machine.sh", NULL);
+    g_autofree char *starts = g_build_filename(dir, "starts", NULL);
+    g_autofree char *text = g_strdup_printf("#!/bin/sh\necho one >>%s\nexit 1\n", starts);
+    const char *argv[] = {script, NULL};
+    g_autofree char *seen = NULL;
+    int status;
+
+    g_assert_true(g_file_set_contents(script, text, -1, NULL));
+    g_assert_cmpint(chmod(script, 0700), ==, 0);
+    Run *run = start(argv, dir, 0, &status, NULL);
+    g_assert_nonnull(run);
+    wait_exit(&status);
+    g_assert_cmpint(status, ==, 1);
+    run_free(run);
+    g_assert_true(g_file_get_contents(starts, &seen, NULL, NULL));
+    g_assert_cmpstr(seen, ==, "one\n");
+    g_unlink(script);
+    g_unlink(starts);
+    g_rmdir(dir);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     log_set_level(LOG_LEVEL_ERROR);
+    g_test_add_func("/run/started-once", test_started_once);
     g_test_add_func("/run/we-die", test_we_die); /* first: it forks */
     g_test_add_func("/run/refused", test_refused);
     g_test_add_func("/run/status", test_status);

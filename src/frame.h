@@ -1,0 +1,21 @@
+/*
+ * Where Frames (framebuffer.h) come from: pixel buffers that went round once are used again.
+ *
+ * Owner: the Framebuffer; a Frame holds a reference, because it may outlive it. Thread: any.
+ */
+#ifndef QRDP_FRAME_H
+#define QRDP_FRAME_H
+
+#include "framebuffer.h"
+
+typedef struct FramePool FramePool;
+
+FramePool *frame_pool_new(void);
+void frame_pool_unref(FramePool *pool);
+/** A frame of that size with one reference, captured now, without rectangles or pixels. */
+Frame *frame_new(FramePool *pool, uint32_t width, uint32_t height, uint32_t generation);
+/** Gives @frame its rectangles (taken, g_free()d with it) and a buffer for the whole surface, whose
+ * pixels are undefined. */
+void frame_set_rects(Frame *frame, Rect *rects, uint32_t n_rects);
+
+#endif
