@@ -209,7 +209,10 @@ static void explain_early_exit(const Run *run)
 {
     char *argv[] = {run->argv[0], (char *)"-display", (char *)"help", NULL};
     g_autofree char *text = NULL;
+    g_autofree char *name = g_path_get_basename(run->argv[0]);
 
+    if (!g_str_has_prefix(name, "qemu")) /* a script might start another machine */
+        return;
     if (!g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL, NULL,
                       NULL, &text, NULL, NULL, NULL))
         return;
