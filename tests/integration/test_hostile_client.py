@@ -17,6 +17,12 @@ def resident(server):
     return int(line.split()[1]) // 1024
 
 
+def sanitized(server):
+    """Whether it runs under a sanitizer, which maps terabytes and keeps what was freed."""
+    with open("/proc/%d/statm" % server.process.pid) as statm:
+        return int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE") > 1 << 40
+
+
 def processor_seconds(server):
     with open("/proc/%d/stat" % server.process.pid) as stat:
         fields = stat.read().rsplit(")", 1)[1].split()
@@ -111,7 +117,7 @@ class HostileClients(Rig):
             client.tls.shutdown(socket.SHUT_RDWR)
             thread.join()
         self.assertLess(slowest, 5)
-        if "asan" not in os.environ.get("QRDP_BINARY", ""):  # which keeps what was freed
+        if not sanitized(server):
             self.assertLess(grown, 60)
 
     def test_unanswered_deactivation(self):
@@ -156,7 +162,8 @@ class HostileClients(Rig):
             client.tls.sendall(attack(client))
             self.gone(client)
             server.wait_log(why)
-        self.assertLess(resident(server) - before, 60)
+        if not sanitized(server):
+            self.assertLess(resident(server) - before, 60)
 
     def test_many_connections(self):
         """Garbage from one address costs the others nothing and leaves nothing behind."""
