@@ -1,21 +1,22 @@
 /*
  * The clock is a source that is never ready. Its priority makes it the first to be prepared and
- * checked, so it sees when the thread goes to poll and when it comes back: two clock readings per
+ * checked, so it sees when the thread goes to poll and when it comes back: one clock reading per
  * wake-up, whatever happens in it.
  *
- * A poll that had to wait returns when the bytes arrive. One that returned at once found bytes that
- * may have arrived any time since the poll before; it is not known when, so they are charged with
- * all of that. The figures are thus never too good, except for what the kernel takes to wake us.
+ * A poll that had to wait (the kernel counts that, 0.3 us per question) returns when the bytes
+ * arrive. One that returned at once found bytes that may have arrived any time since the poll
+ * before; it is not known when, so they are charged with all of that. The figures are thus never
+ * too good, except for what the kernel takes to wake us.
  */
 #include "usb_latency.h"
 
-/* A poll that lasted less has not waited. */
-#define AT_ONCE_US 20
+#include <sys/resource.h>
 
 typedef struct Clock {
     GSource source;
-    gint64 before, after; /* the last poll */
-    gint64 arrived;       /* what it found is not older than this */
+    long waits;     /* of this thread, before the last poll */
+    gint64 after;   /* when it returned */
+    gint64 arrived; /* what it found is not older than this */
 } Clock;
 
 struct UsbLatency {
@@ -24,9 +25,17 @@ struct UsbLatency {
     UsbLatencies sums;
 };
 
+static long thread_waits(void)
+{
+    struct rusage usage;
+
+    getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_nvcsw;
+}
+
 static gboolean clock_prepare(GSource *source, gint *timeout)
 {
-    ((Clock *)source)->before = g_get_monotonic_time();
+    ((Clock *)source)->waits = thread_waits();
     *timeout = -1;
     return FALSE;
 }
@@ -36,7 +45,7 @@ static gboolean clock_check(GSource *source)
     Clock *clock = (Clock *)source;
     gint64 now = g_get_monotonic_time();
 
-    clock->arrived = now - clock->before < AT_ONCE_US && clock->after ? clock->after : now;
+    clock->arrived = thread_waits() == clock->waits ? clock->after : now;
     clock->after = now;
     return FALSE;
 }
@@ -53,7 +62,7 @@ UsbLatency *usb_latency_new(GMainContext *context)
     UsbLatency *l = g_new0(UsbLatency, 1);
 
     l->clock = (Clock *)g_source_new(&funcs, sizeof(Clock));
-    l->clock->arrived = g_get_monotonic_time();
+    l->clock->arrived = l->clock->after = g_get_monotonic_time();
     g_source_set_priority(&l->clock->source, G_PRIORITY_HIGH - 100);
     g_source_attach(&l->clock->source, context);
     return l;
