@@ -137,6 +137,8 @@ typedef struct DeviceOps {
     ssize_t (*in_avail)(Device *d, Endpoint *ep);
     /** Sends @n of them: all, or whole packets. */
     void (*in_take)(Device *d, Endpoint *ep, uint8_t *buf, size_t n);
+    /** A stall that the test asked for was sent, and the endpoint is halted. May be NULL. */
+    void (*stalled)(Device *d, Endpoint *ep);
     /** The host cleared a halt; the device may halt the endpoint again. */
     void (*halt_cleared)(Device *d, Endpoint *ep);
     /** When the device will next have something to send by itself. */

@@ -188,13 +188,15 @@ static bool run_control(Device *d, Xfer *x)
 }
 
 /* An injected fault that ends the transfer, true if there was one. */
-static bool run_fault(Endpoint *ep, Xfer *x)
+static bool run_fault(Device *d, Endpoint *ep, Xfer *x)
 {
     Faults *f = &ep->faults;
 
     if (f->stall) {
         f->stall--;
         ep->halted = ep->address != 0; /* a control endpoint recovers with the next SETUP */
+        if (ep->halted && d->ops->stalled)
+            d->ops->stalled(d, ep);
         xfer_finish(x, LIBUSB_TRANSFER_STALL);
     } else if (f->error) {
         f->error--;
@@ -220,7 +222,7 @@ static bool run_head(Device *d, Endpoint *ep, int64_t now)
 
     if (!x || ep->faults.hang || head_due(ep, x) > now)
         return false;
-    if (run_fault(ep, x))
+    if (run_fault(d, ep, x))
         return true;
     if (ep == &d->eps[0])
         ended = run_control(d, x);

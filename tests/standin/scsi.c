@@ -28,6 +28,7 @@ enum {
     REMOVAL_PREVENTED = 0x055302,
     POWER_ON = 0x062900,
     WRITE_PROTECTED = 0x072700,
+    DATA_PHASE_ERROR = 0x0b4b00, /* aborted command */
 };
 
 struct Scsi {
@@ -429,6 +430,12 @@ void scsi_write(Scsi *s, const uint8_t *data, size_t n)
         n -= (size_t)r;
         s->offset += (uint64_t)r;
     }
+}
+
+void scsi_abort(Scsi *s)
+{
+    s->failed = true;
+    s->sense = DATA_PHASE_ERROR;
 }
 
 bool scsi_finish(Scsi *s)

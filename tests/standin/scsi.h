@@ -31,6 +31,8 @@ ScsiPlan scsi_command(Scsi *s, const uint8_t *cdb, unsigned len);
 /** Moves data of the current command, in order. */
 void scsi_read(Scsi *s, uint8_t *buf, size_t n);
 void scsi_write(Scsi *s, const uint8_t *data, size_t n);
+/** The device gives the current command up: the host is told to repeat it. */
+void scsi_abort(Scsi *s);
 /** True if all went well with the data that was moved. */
 bool scsi_finish(Scsi *s);
 

@@ -102,6 +102,18 @@ static void break_down(Device *d, Stick *s)
     halt(d, EP_OUT);
 }
 
+/* A device that stalls in mid-data has given the command up (BOT 6.7.2, 6.7.3). */
+static void stick_stalled(Device *d, Endpoint *ep)
+{
+    Stick *s = d->state;
+
+    if (s->state == (ep->address == EP_IN ? DATA_IN : DATA_OUT)) {
+        s->state = STATUS;
+        s->status = CSW_FAILED;
+        scsi_abort(s->scsi);
+    }
+}
+
 static void stick_halt_cleared(Device *d, Endpoint *ep)
 {
     Stick *s = d->state;
@@ -281,5 +293,6 @@ const DeviceOps stick_ops = {
     .out = stick_out,
     .in_avail = stick_in_avail,
     .in_take = stick_in_take,
+    .stalled = stick_stalled,
     .halt_cleared = stick_halt_cleared,
 };
