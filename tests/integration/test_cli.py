@@ -1,7 +1,6 @@
 """What surrounds a session: bad command lines, status, and how things end."""
 
 import os
-import re
 import signal
 
 import qemu

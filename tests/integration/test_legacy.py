@@ -2,13 +2,13 @@
 
 import os
 import re
+import shutil
 import signal
 import unittest
-import shutil
 
 from proc import Process
-from rig import PASSWORD, USER, Rig, SharedRig, say
-from wait import wait_for, wait_still
+from rig import PASSWORD, USER, Rig, SharedRig
+from wait import wait_for
 
 # FreeRDP 3.10 turns the pipeline on with its automatic connection type, and even with -gfx.
 NO_GFX = ("/network:lan",)
@@ -69,13 +69,14 @@ class CodecTest(SharedRig):
         self.show("planar bitmaps", *NO_GFX, "/bpp:32")
 
     def test_bitmaps_16(self):
-        self.show("interleaved bitmaps 1280x800 at 16 bits", *NO_GFX, "/bpp:16", mean=5)
+        """xfreerdp3 asks for 16 bits and says that it can do 32: it gets 32, and equal pixels."""
+        self.show("planar bitmaps", *NO_GFX, "/bpp:16")
 
     def test_rdesktop(self):
-        """rdesktop knows neither NLA nor codecs."""
+        """rdesktop knows neither NLA nor codecs; like xfreerdp3 it can do 32 bits when it asks for 16."""
         if not shutil.which("rdesktop"):
             raise unittest.SkipTest("rdesktop is not installed")
-        for bpp, mean in ((32, 0.01), (16, 5)):
+        for bpp in (32, 16):
             display = self.display()
             title = "qrdp-rdesktop-%d" % bpp
             certificates = self.path("home%d" % bpp)
@@ -93,8 +94,9 @@ class CodecTest(SharedRig):
             display.tool("xdotool", "windowmove", found, 0, 0)
             for name, number in SCENES:
                 self.vm.agent.pattern(name, number)
-                self.wait_close(lambda: display.screenshot(found), mean)
+                self.wait_close(lambda: display.screenshot(found), 0)
             display.screenshot(found).save_png(self.path("rdesktop%d.png" % bpp))
+            self.assertIn("planar bitmaps", self.status())
             client.stop()
 
 
@@ -108,8 +110,8 @@ class StallTest(Rig):
         self.addCleanup(stuck.process.signal, signal.SIGCONT)
         vm.agent.animate("noise", 10)
         seen = set()
-        server_log = lambda: re.search(r"stopped reading|reads nothing|read nothing", server.log())
-        wait_for(lambda: seen.add(quick.screen().crc()) or server_log(), 25,
+        cut_off = re.compile("it read nothing|it acknowledged no picture")
+        wait_for(lambda: seen.add(quick.screen().crc()) or cut_off.search(server.log()), 25,
                  lambda: "the stopped client to be cut off; the log ends: " + server.log()[-1500:])
         self.assertGreater(len(seen), 4, "the other client was slowed down")
         wait_for(lambda: len(server.status()["clients"]) == 1, 10, "one client to be left")

@@ -23,8 +23,15 @@ class Scenes:
 
     def settle(self, client):
         """Window, QEMU and the guest itself agree on every pixel."""
-        shown = client.wait_pixels(self.vm.screen)
-        self.assertEqual(self.vm.agent.screen(), shown.size + (shown.crc(),))
+        shown, inside = None, None
+
+        def agree():
+            nonlocal shown, inside
+            shown = client.wait_pixels(self.vm.screen)
+            inside = self.vm.agent.screen()
+            return inside == shown.size + (shown.crc(),)
+        wait_for(agree, 20, lambda: "the guest's own picture %s to be the window's %s" % (
+            inside, shown.size + (shown.crc(),)))
         return shown
 
     def test_console(self):
