@@ -297,6 +297,11 @@ uint64_t gfx_deadline(const Gfx *gfx)
     return gfx->deadline;
 }
 
+uint64_t gfx_waiting_since(const Gfx *gfx)
+{
+    return gfx->state == READY ? pacer_waiting_since(&gfx->pacer) : 0;
+}
+
 void gfx_tick(Gfx *gfx)
 {
     enter(gfx);

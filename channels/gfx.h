@@ -48,6 +48,8 @@ Gfx *gfx_new(DvcManager *manager, const char *subject, uint64_t (*now)(void),
              const GfxCallbacks *callbacks, void *user);
 void gfx_free(Gfx *gfx);
 uint64_t gfx_deadline(const Gfx *gfx);
+/** Since when the client owes an acknowledgement, 0: it does not (pacer_waiting_since()). */
+uint64_t gfx_waiting_since(const Gfx *gfx);
 void gfx_tick(Gfx *gfx);
 /** Capabilities are confirmed. */
 bool gfx_ready(const Gfx *gfx);

@@ -21,6 +21,7 @@ void pacer_forget(Pacer *pacer)
     pacer->bytes = 0;
     pacer->suspended = false;
     pacer->last_ack_us = 0;
+    pacer->waiting_since_us = 0;
 }
 
 unsigned pacer_window(const Pacer *pacer)
@@ -62,6 +63,8 @@ void pacer_sent(Pacer *pacer, uint32_t frame_id, size_t bytes, uint64_t now_us)
     pacer->sent++;
     if (pacer->suspended)
         return;
+    if (pacer->waiting_since_us == 0)
+        pacer->waiting_since_us = now_us;
     if (pacer->n > 0 && now_us - pacer->frames[0].sent_us >= PACER_LOST_US)
         drop(pacer, pacer->n); /* the client lost them or its acknowledgements: start over */
     if (pacer->n == PACER_MAX_WINDOW)
@@ -103,13 +106,20 @@ void pacer_acked(Pacer *pacer, uint32_t frame_id, bool suspend, uint64_t now_us)
         pacer->acked += i + 1;
         pacer->last_ack_us = now_us;
         drop(pacer, i + 1);
+        pacer->waiting_since_us = pacer->n > 0 ? now_us : 0;
         break;
     }
     if (suspend) {
+        pacer->waiting_since_us = 0;
         pacer->n = 0;
         pacer->bytes = 0;
     }
     pacer->suspended = suspend;
+}
+
+uint64_t pacer_waiting_since(const Pacer *pacer)
+{
+    return pacer->acked > 0 ? pacer->waiting_since_us : 0;
 }
 
 uint64_t pacer_deadline(const Pacer *pacer, uint64_t now_us)

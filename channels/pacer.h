@@ -35,6 +35,7 @@ typedef struct Pacer {
     uint64_t rate_bps;           /* smoothed bytes per second that were acknowledged, 0: none */
     uint64_t last_ack_us;
     uint64_t sent, acked;
+    uint64_t waiting_since_us; /* first frame sent after the last acknowledgement, 0: none */
 } Pacer;
 
 void pacer_init(Pacer *pacer);
@@ -47,6 +48,9 @@ void pacer_sent(Pacer *pacer, uint32_t frame_id, size_t bytes, uint64_t now_us);
 void pacer_acked(Pacer *pacer, uint32_t frame_id, bool suspend, uint64_t now_us);
 /** Frames that may be unacknowledged now: PACER_MIN_WINDOW..PACER_MAX_WINDOW. */
 unsigned pacer_window(const Pacer *pacer);
+/** Since when a client that has acknowledged frames before owes an acknowledgement; 0: it does not.
+ * Frames given up as lost still count. */
+uint64_t pacer_waiting_since(const Pacer *pacer);
 /** When pacer_may_send() can become true without an acknowledgement; UINT64_MAX: never. */
 uint64_t pacer_deadline(const Pacer *pacer, uint64_t now_us);
 

@@ -172,6 +172,11 @@ static void on_resized(void *user, const DispLayout *layout)
                           layout->height_mm);
 }
 
+uint64_t peer_display_waiting_since(const PeerDisplay *display)
+{
+    return display->path == PATH_GFX && !display->suppressed ? gfx_waiting_since(display->gfx) : 0;
+}
+
 /* Timing */
 
 static int64_t next_due(PeerDisplay *d)

@@ -55,6 +55,10 @@ void peer_display_cursor(PeerDisplay *display, Cursor *cursor);
 /** update->SuppressOutput and update->RefreshRect, for the Peer's callbacks; @n 0: everything. */
 void peer_display_suppress(PeerDisplay *display, bool allow);
 void peer_display_refresh(PeerDisplay *display, const Rect *rects, size_t n);
+/** Since when the client owes an answer to a frame (monotonic microseconds), 0: it does not. A client
+ * that is merely slow answers something; one that is frozen answers nothing, while the kernel may
+ * still take bytes for it. */
+uint64_t peer_display_waiting_since(const PeerDisplay *display);
 /** One line for `qrdp status`: path, codec, frames, acks, window. Free with g_free(). */
 char *peer_display_status(const PeerDisplay *display);
 

@@ -67,6 +67,7 @@ struct Peer {
     unsigned unheard;   /* posts that main has not said it ran */
     uint64_t sent_mark; /* bytes given to FreeRDP when the socket had last taken all of them */
     size_t picture_bytes;
+    uint64_t undelivered_us; /* when graphics last waited for the socket to take them */
     bool dvc_ready;
     bool authenticated; /* input and pictures flow only then */
     bool login_tried;   /* a password was checked */

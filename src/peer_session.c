@@ -20,6 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "client_socket.h"
 #include "peer_priv.h"
 #include "peer_quirks.h"
 #include "rdploop.h"
@@ -131,6 +132,24 @@ static BOOL on_refresh_rect(rdpContext *context, BYTE count, const RECTANGLE_16 
     return TRUE;
 }
 
+/* The watchdog on main sees a client whose socket takes nothing more. One that is frozen while the
+ * picture hardly changes fills no socket: everything was delivered, and no acknowledgement comes.
+ */
+static void end_if_frozen(Peer *peer)
+{
+    uint64_t now = (uint64_t)g_get_monotonic_time(), mark;
+    uint64_t since = peer->display ? peer_display_waiting_since(peer->display) : 0;
+    int queued = 0;
+
+    if (dvc_manager_queued(peer->dvcs, DVC_BULK) > 0 ||
+        !client_socket_progress(peer->watch_fd, &queued, &mark) || queued > 0)
+        peer->undelivered_us = now;
+    if (since && now - MAX(since, peer->undelivered_us) >
+                     (uint64_t)peer->config->stall_seconds * G_USEC_PER_SEC)
+        peer_end(peer, ERRINFO_GRAPHICS_SUBSYSTEM_FAILED,
+                 "it acknowledged no picture for %u seconds", peer->config->stall_seconds);
+}
+
 static gboolean on_status_timer(gpointer data)
 {
     Peer *peer = data;
@@ -143,6 +162,7 @@ static gboolean on_status_timer(gpointer data)
     }
     g_free(line);
     peer_usb_report(peer->usb);
+    end_if_frozen(peer);
     return G_SOURCE_CONTINUE;
 }
 

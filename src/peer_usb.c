@@ -478,7 +478,6 @@ PeerUsb *peer_usb_new(Server *server, guint peer_id, DvcManager *dvcs, GMainCont
     }
     usb->latency = usb_latency_new(context);
     dvc_manager_on_drained(dvcs, DVC_URGENT, PEER_USB_QUEUE_LOW, on_drained, usb);
-    g_source_set_priority(usb->timer, G_PRIORITY_HIGH);
     g_source_attach(usb->timer, context);
     return usb;
 }

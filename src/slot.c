@@ -188,8 +188,6 @@ Slot *slot_new(GMainContext *context, const char *id, int fd, UsbDescriptors *de
     /* Nothing here recurses. GLib would take our descriptors out of the poll during each dispatch,
      * and wake us up to put them back. */
     g_source_set_can_recurse(&slot->source->base, TRUE);
-    /* USB leaves before graphics and is read before it. */
-    g_source_set_priority(&slot->source->base, G_PRIORITY_HIGH);
     g_source_attach(&slot->source->base, context);
     return slot;
 }

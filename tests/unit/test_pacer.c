@@ -153,6 +153,26 @@ static void test_bytes(void)
     g_assert_true(pacer_may_send(&p, 1000000)); /* small ones pass */
 }
 
+static void test_silence(void)
+{
+    Pacer p;
+
+    pacer_init(&p);
+    pacer_sent(&p, 1, 1000, 1000);
+    g_assert_cmpuint(pacer_waiting_since(&p), ==, 0); /* it may be one that never answers */
+    pacer_acked(&p, 1, false, 2000);
+    g_assert_cmpuint(pacer_waiting_since(&p), ==, 0); /* nothing is owed */
+    pacer_sent(&p, 2, 1000, 3000);
+    pacer_sent(&p, 3, 1000, 4000);
+    g_assert_cmpuint(pacer_waiting_since(&p), ==, 3000);
+    pacer_acked(&p, 2, false, 5000);
+    g_assert_cmpuint(pacer_waiting_since(&p), ==, 5000); /* slow, but not silent */
+    pacer_sent(&p, 4, 1000, 5000 + 60000000);            /* 3 is given up as lost */
+    g_assert_cmpuint(pacer_waiting_since(&p), ==, 5000);
+    pacer_acked(&p, 4, true, 70000000);
+    g_assert_cmpuint(pacer_waiting_since(&p), ==, 0);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -163,5 +183,6 @@ int main(int argc, char **argv)
     g_test_add_func("/pacer/lost", test_lost);
     g_test_add_func("/pacer/odd-acks", test_odd_acks);
     g_test_add_func("/pacer/bytes", test_bytes);
+    g_test_add_func("/pacer/silence", test_silence);
     return g_test_run();
 }
