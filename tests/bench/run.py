@@ -185,10 +185,10 @@ class Bench:
             time.sleep(IDLE_SECONDS)
             percent = (run_seconds(pid) - used) * 100 / (time.monotonic() - start)
             figure("cpu.idle", percent, "percent")
-            memory = memory_kb(pid)
-            figure("memory.rss", memory["Rss"] / 1024, "MB")
+            memory = memory_mb(pid)
+            figure("memory.rss", memory["Rss"], "MB")
             # Without the guest's frame buffer, which is QEMU's memory and mapped.
-            figure("memory.own", (memory["Pss_Anon"] + memory["Pss_File"]) / 1024, "MB")
+            figure("memory.own", memory["Pss_Anon"] + memory["Pss_File"], "MB")
 
 
 def run_seconds(pid):
@@ -196,10 +196,10 @@ def run_seconds(pid):
     return time.clock_gettime(~pid << 3 | 2)
 
 
-def memory_kb(pid):
+def memory_mb(pid):
     with open("/proc/%d/smaps_rollup" % pid) as rollup:
         lines = rollup.read().splitlines()[1:]
-    return {line.partition(":")[0]: int(line.split()[1]) for line in lines}
+    return {line.partition(":")[0]: int(line.split()[1]) * 1024 / 1e6 for line in lines}
 
 
 PARTS = ("connect", "input", "cpu", "usb")
