@@ -27,6 +27,7 @@
 /* USB bytes that may wait for the client's socket before QEMU's side is no longer read, and where
  * reading resumes: at 20 Mbit/s the first is 200 ms (urbdrc.md 5.3). */
 #define PEER_USB_QUEUE_HIGH (512u * 1024u)
+#define PEER_USB_MAX_BREAKS 3u /* slots a device may lose to QEMU before it stays parked */
 #define PEER_USB_QUEUE_LOW (256u * 1024u)
 
 typedef enum Phase { PHASE_PROBING, PHASE_WAITING, PHASE_PARKED, PHASE_ATTACHED } Phase;
@@ -36,6 +37,8 @@ typedef struct Device {
     guint id;
     Phase phase;
     bool doomed;       /* to be removed by the reaper */
+    unsigned breaks;   /* slots lost to QEMU */
+    bool ask_again;    /* for a slot, once the lost one is closed */
     bool close_slot;   /* the slot is over, the device itself may stay */
     UsbSource *source; /* NULL once it is gone */
     UsbProbe *probe;
@@ -248,9 +251,10 @@ static void on_slot_state(void *user, Slot *slot, UsbDeviceState state, const ch
         log_warning(device->subject, "not passed on: %s", why);
         tell_main(device, main_note, "rejected", why);
         break;
-    case USB_DEVICE_BROKEN:
+    case USB_DEVICE_BROKEN: /* QEMU wrong or the slot unplugged: the device deserves another */
         log_warning(device->subject, "slot %s: %s", slot_id(slot), why);
         tell_main(device, main_note, "parked", why);
+        device->ask_again = device->breaks++ < PEER_USB_MAX_BREAKS;
         break;
     }
     device->close_slot = true;
@@ -379,6 +383,11 @@ static void reap(PeerUsb *usb)
             g_hash_table_iter_remove(&iter);
         } else if (device->close_slot) {
             leave_slot(device);
+            if (device->ask_again && device->source) {
+                device->ask_again = false;
+                device->phase = PHASE_WAITING;
+                tell_main(device, main_request, NULL, NULL);
+            }
         }
     }
 }

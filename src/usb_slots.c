@@ -18,6 +18,7 @@
 #include "log.h"
 
 #define USB_SLOTS_MAX_ROWS 256u
+#define USB_SLOTS_MAX_TRIES 8u /* chardevs that would not open, before a device is refused */
 #define USB_SLOTS_MAX_RULES 64u
 
 /* usbredirfilter: class, vendor, product, version, allow. Hubs are never passed on: a hub without
@@ -38,6 +39,7 @@ typedef struct Row {
     char *label, *why, *slot;
     char state[16];
     Want want;
+    GHashTable *failed; /* chardevs that would not open for this row, NULL: none */
 } Row;
 
 struct UsbSlots {
@@ -74,6 +76,7 @@ static void row_free(void *data)
     g_free(row->label);
     g_free(row->why);
     g_free(row->slot);
+    g_clear_pointer(&row->failed, g_hash_table_destroy);
     g_free(row);
 }
 
@@ -166,6 +169,20 @@ static void refuse(UsbSlots *slots, Row *row, Want want, const char *why)
     slots->callbacks->grant(slots->user, row->peer_id, row->device_id, -1, NULL, why);
 }
 
+/* A slot that somebody else was quicker to take, or that was being unplugged, is not the last. */
+static void try_another(UsbSlots *slots, Row *row, const char *id, const char *error)
+{
+    if (!row->failed)
+        row->failed = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    g_hash_table_add(row->failed, g_strdup(id));
+    if (g_hash_table_size(row->failed) >= USB_SLOTS_MAX_TRIES) {
+        refuse(slots, row, WANT_NOTHING, error);
+        return;
+    }
+    log_warning(row->label, "%s; trying another slot", error);
+    row->want = WANT_SLOT;
+}
+
 static void on_opened(void *user, int fd, const char *error)
 {
     Opening *opening = user;
@@ -184,7 +201,7 @@ static void on_opened(void *user, int fd, const char *error)
             if (!used)
                 g_clear_pointer(&row->slot, g_free);
         } else if (row && row->want == WANT_OPENING) {
-            refuse(slots, row, WANT_NOTHING, error);
+            try_another(slots, row, opening->id, error);
         }
         if (fd >= 0 && !used) {
             close(fd);
@@ -214,12 +231,13 @@ static void on_plugged(void *user, const char *chardev_id, const char *error)
     slots_unref(slots);
 }
 
-/* A chardev nobody has; NULL if there is none. */
-static const char *free_slot(UsbSlots *slots, GPtrArray *list)
+/* A chardev for @row that nobody has; NULL if there is none. */
+static const char *free_slot(UsbSlots *slots, const Row *row, GPtrArray *list)
 {
     for (guint i = 0; i < list->len; i++) {
         const VmUsbSlot *s = list->pdata[i];
-        if (!s->busy && !g_hash_table_contains(slots->opening, s->id))
+        bool failed = row->failed && g_hash_table_contains(row->failed, s->id);
+        if (!s->busy && !failed && !g_hash_table_contains(slots->opening, s->id))
             return s->id;
     }
     return NULL;
@@ -261,7 +279,7 @@ static void serve(UsbSlots *slots)
         Row *row = slots->rows->pdata[i];
         if ((row->want != WANT_SLOT && row->want != WANT_LEFTOVER) || row->slot)
             continue;
-        const char *id = free_slot(slots, list);
+        const char *id = free_slot(slots, row, list);
         if (id) {
             open_slot(slots, row, id);
         } else if (coming || row->want == WANT_LEFTOVER) {
@@ -321,6 +339,7 @@ static void judge(UsbSlots *slots, Row *row)
         return;
     }
     log_info(row->label, "%s allowed by policy", row->text);
+    g_clear_pointer(&row->failed, g_hash_table_destroy);
     row->want = WANT_SLOT;
     set_state(row, "waiting", NULL);
     serve(slots);

@@ -277,3 +277,21 @@ class OwnMachineTest(UsbRig):
         self.check_strict(usb, "stick")
 
 
+class LostSlotTest(UsbRig):
+    """The operator unplugs QEMU's half of a slot under a device."""
+
+    @classmethod
+    def start(cls):
+        cls.server, cls.vm = cls.shared.run_vm()
+
+    def test_moves_on(self):
+        client, usb = self.bring([standin.spec("keyboard")])
+        self.agent.wait_usb(KEYBOARD, "usbhid")
+        row, = [l for l in self.usb("list").splitlines() if KEYBOARD in l]
+        lost = row.partition(" on ")[2].partition(",")[0]
+        self.vm.qmp.command("device_del", id=lost)
+        wait_for(lambda: "connected" in self.usb("list") and " on %s," % lost not in self.usb("list"), 30,
+                 lambda: "the keyboard on another slot than %s: %s" % (lost, self.usb("list")))
+        self.agent.wait_usb(KEYBOARD, "usbhid")
+        usb.type("echo here >/tmp/again\n")
+        wait_for(lambda: self.agent.run("cat /tmp/again")[1] == "here\n", 30, "typing to arrive again")
