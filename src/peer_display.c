@@ -26,6 +26,7 @@
 /* From activation until drdynvc and GFX must have come up; gfx.c has its own ten seconds. */
 #define DECIDE_US 12000000
 #define RESIZE_US 500000
+#define ECHO_US 2000000 /* a client answers a mode switch with its new window size */
 
 typedef enum DisplayPath { PATH_UNDECIDED, PATH_GFX, PATH_LEGACY } DisplayPath;
 
@@ -167,7 +168,12 @@ static bool wants_gfx(const PeerDisplay *d)
 static void on_resized(void *user, const DispLayout *layout)
 {
     PeerDisplay *d = user;
+    int64_t now = g_get_monotonic_time();
 
+    /* xfreerdp fits its window to the picture and then reports that size as if its user had asked
+     * for it. Passed on, the echo of the size at connection would undo the wish sent with it. */
+    if (now - d->resized_us < ECHO_US && layout->width == d->width && layout->height == d->height)
+        return;
     d->callbacks->ui_size(d->user, layout->width, layout->height, layout->width_mm,
                           layout->height_mm);
 }
@@ -312,6 +318,7 @@ static bool fit(PeerDisplay *d, const Frame *frame)
             return false;
         d->width = frame->width;
         d->height = frame->height;
+        d->resized_us = g_get_monotonic_time();
         if (!covers_all(frame))
             show_everything(d);
         return true;

@@ -104,9 +104,12 @@ class DynamicResolutionTest(SharedRig):
     def test_size_at_connection(self):
         """The size that the client asks for when it connects is the guest's, too."""
         self.vm.agent.drm("preferred")
-        client = self.client(self.server, size=(1120, 630))
-        self.follows(client, (1120, 630))
-        client.wait_pixels(self.vm.screen)
+        for size, args in (((1120, 630), []), ((1040, 700), ["/dynamic-resolution"])):
+            with self.subTest(size=size):
+                client = self.client(self.server, args=args, size=size)
+                self.follows(client, size)
+                client.wait_pixels(self.vm.screen)
+                client.stop()
 
     def test_guest_that_does_not_follow(self):
         """The window stays usable when the guest keeps its mode."""
