@@ -137,6 +137,27 @@ class StickFailureTest(FailureRig):
         self.check_strict(usb, "stick")
         self.check_works()
 
+    def test_errors(self):
+        """A bad cable, a device that sends too much, a slow one: Linux recovers, and the data is right."""
+        client, usb, place, disk = self.stick_in_guest()
+        for script, faults in ((READ, ("error stick 81", "oversize stick 81", "error stick 02")),
+                               (WRITE, ("error stick 02", "error stick 81"))):
+            job = self.keep_busy(usb, script, place, disk)
+            for fault in faults:
+                name = "ep%s.errors" % fault.split()[2]
+                before = usb.log("stick")[name]
+                usb.command(fault)
+                if fault.startswith("error"):
+                    usb.wait_log("stick", lambda log: log[name] > before, 30, fault)
+                start = usb.log("stick")["ep81.bytes"]
+                usb.wait_log("stick", lambda log: log["ep81.bytes"] > start + 20000, 60, "data after " + fault)
+            usb.command("delay stick 20")
+            start = usb.log("stick")["ep02.transfers"]
+            usb.wait_log("stick", lambda log: log["ep02.transfers"] > start + 10, 30, "delayed transfers")
+            usb.command("delay stick 0")
+            self.check_goes_on(usb, job)
+        self.check_works()
+
     def test_hung(self):
         """The device does not answer: the guest gives up after its own time-out, and recovers."""
         client, usb, place, disk = self.stick_in_guest()
