@@ -161,8 +161,15 @@ static void guess(Guess *best, const char *typed, const char *candidate)
         *best = (Guess){candidate, d};
 }
 
-static void unknown_option(const char *name, GError **error)
+static void unknown_option(const char *name, bool after_run, GError **error)
 {
+    if (after_run) {
+        ERR(error,
+            "'qrdp run' has no option %s: put -- before QEMU's command, as in "
+            "qrdp run -- qemu-system-x86_64 -m 2G",
+            name);
+        return;
+    }
     Guess best = {NULL, SIZE_MAX};
     for (size_t i = 0; i < G_N_ELEMENTS(options); i++)
         guess(&best, name, options[i].name);
@@ -231,6 +238,12 @@ typedef struct Line {
     char **rest;      /* what follows "--", borrowed; NULL without "--" */
 } Line;
 
+/* "qrdp run qemu-system-x86_64 -m 2G": the option is QEMU's, and what lacks is the "--". */
+static bool is_run_without_dashes(const Line *line)
+{
+    return line->words->len > 1 && strcmp(g_ptr_array_index(line->words, 0), "run") == 0;
+}
+
 /** Reads the option at argv[i]; returns how many words it took, 0 for an error. */
 static int read_option(Line *line, int argc, char **argv, int i, GError **error)
 {
@@ -242,7 +255,7 @@ static int read_option(Line *line, int argc, char **argv, int i, GError **error)
         if (strcmp(options[k].name, name) == 0)
             option = &options[k];
     if (!option) {
-        unknown_option(name, error);
+        unknown_option(name, is_run_without_dashes(line), error);
         return 0;
     }
     Given given = {option, equals ? equals + 1 : NULL};
@@ -440,8 +453,9 @@ static bool finish_usb(Config *config, const Line *line, GError **error)
             return true;
         }
         ERR(error,
-            verbs[i].n ? "'qrdp usb %s' needs one device: take its name from 'qrdp usb list'"
-                       : "'qrdp usb %s' takes no device: remove it",
+            verbs[i].n
+                ? "'qrdp usb %s' needs one device: give its number in 'qrdp usb list', or VID:PID"
+                : "'qrdp usb %s' takes no device: remove it",
             verb);
         return false;
     }

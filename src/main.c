@@ -417,6 +417,13 @@ static int run_command(Config *config)
     case CONFIG_RUN:
     case CONFIG_QMP:
     case CONFIG_BUS:
+        /* Who names a file wants logins; without it everybody on this host would be let in. */
+        if (config->auth_file && access(config->auth_file, F_OK) < 0) {
+            fprintf(stderr,
+                    "qrdp: --auth-file=%s: %s: make it with 'qrdp passwd --auth-file=%s USER'\n",
+                    config->auth_file, g_strerror(errno), config->auth_file);
+            return 2;
+        }
         fill_auth_file(config);
         return serve(config);
     }

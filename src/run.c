@@ -31,6 +31,7 @@
 
 #define SUBJECT "run"
 #define SLOTS_PER_CONTROLLER 15u
+#define CONTROLLERS ((CONFIG_MAX_USB_SLOTS + SLOTS_PER_CONTROLLER - 1) / SLOTS_PER_CONTROLLER)
 #define GRACE_SECONDS 5u /* between SIGTERM and SIGKILL */
 
 struct Run {
@@ -126,11 +127,9 @@ static void add(GPtrArray *argv, const char *option, const char *format, ...)
 /* Controllers for as many slots as there can ever be, so that more can be plugged later. */
 static void add_usb(GPtrArray *argv, unsigned slots)
 {
-    unsigned controllers = (CONFIG_MAX_USB_SLOTS + SLOTS_PER_CONTROLLER - 1) / SLOTS_PER_CONTROLLER;
-
     if (slots == 0)
         return;
-    for (unsigned i = 0; i < controllers; i++)
+    for (unsigned i = 0; i < CONTROLLERS; i++)
         add(argv, "-device", "qemu-xhci,id=qrdp-xhci%u,p2=%u,p3=%u", i, SLOTS_PER_CONTROLLER,
             SLOTS_PER_CONTROLLER);
     for (unsigned i = 0; i < MIN(slots, CONFIG_MAX_USB_SLOTS); i++) {
@@ -138,6 +137,23 @@ static void add_usb(GPtrArray *argv, unsigned slots)
         add(argv, "-device", "usb-redir,chardev=qrdp_usb%u,id=qrdp_usb%u,bus=qrdp-xhci%u.0,port=%u",
             i, i, i / SLOTS_PER_CONTROLLER, i % SLOTS_PER_CONTROLLER + 1);
     }
+}
+
+/* RDP sends where the pointer is, and a PS/2 mouse can only be told how far it moved: the two drift
+ * apart. A guest gets a tablet, unless its command says what it points with. */
+static void add_tablet(GPtrArray *argv, char **command)
+{
+    for (char **word = command + 1; *word; word++) {
+        if (is_option(*word, "device") && word[1] &&
+            (strstr(word[1], "tablet") || strstr(word[1], "mouse") ||
+             strstr(word[1], "multitouch")))
+            return;
+        if (is_option(*word, "usbdevice")) /* it insists on a bus of its own */
+            return;
+    }
+    /* The last port: slots are plugged from the first one on. */
+    add(argv, "-device", "usb-tablet,id=qrdp-tablet,bus=qrdp-xhci%u.0,port=%u", CONTROLLERS - 1,
+        SLOTS_PER_CONTROLLER);
 }
 
 /* @listen_fd: the monitor's socket as the child will see it. */
@@ -152,6 +168,8 @@ static char **build_argv(const Config *config, bool has_display, int listen_fd)
     add(argv, "-chardev", "socket,id=qrdp_qmp,fd=%d,server=on,wait=off", listen_fd);
     add(argv, "-mon", "chardev=qrdp_qmp,mode=control");
     add_usb(argv, config->usb_slots);
+    if (config->usb_slots > 0)
+        add_tablet(argv, config->qemu_argv);
     g_ptr_array_add(argv, NULL);
     return (char **)g_ptr_array_free(argv, FALSE);
 }

@@ -52,7 +52,8 @@ struct UsbSlots {
     GHashTable *opening; /* chardev ids with vm_usb_slot_open() under way */
     GPtrArray *rules;    /* the operator's, newest first */
     bool plugging;
-    char *plugged; /* added over QMP, not seen among the VM's chardevs yet */
+    char *plugged;    /* added over QMP, not seen among the VM's chardevs yet */
+    bool cannot_plug; /* the last attempt failed */
     char *plug_error;
     guint last_number;
     gint refs; /* one, and one for each answer that is still under way */
@@ -224,6 +225,7 @@ static void on_plugged(void *user, const char *chardev_id, const char *error)
     if (!slots->dead) {
         g_free(slots->plug_error);
         slots->plug_error = g_strdup(error);
+        slots->cannot_plug = error != NULL;
         g_free(slots->plugged);
         slots->plugged = g_strdup(chardev_id);
         serve(slots);
@@ -441,7 +443,7 @@ static char *list_devices(UsbSlots *slots)
         g_string_append(out, "No USB device is redirected.\n");
     usb_slots_count(slots, &n_free, &total);
     g_string_append_printf(out, "%u of %u redirection slots are free%s\n", n_free, total,
-                           slots->qmp ? "; more are added on demand." : ".");
+                           slots->qmp && !slots->cannot_plug ? "; more are added on demand." : ".");
     return g_string_free(out, FALSE);
 }
 

@@ -178,6 +178,7 @@ static void test_refusals(void)
         {"qrdp run --", "qrdp run [OPTIONS] -- qemu-system-x86_64"},
         {"qrdp run qemu-system-x86_64", "Write '--' before"},
         {"qrdp run --lisen=:1 -- q", "did you mean --listen?"},
+        {"qrdp run qemu-system-x86_64 -m 1G", "put -- before QEMU's command"},
         {"qrdp run --frobnicate -- q", "qrdp --help"},
         {"qrdp run --listen -- q", "--listen=ADDR:PORT"},
         {"qrdp run --listen= -- q", "--listen=ADDR:PORT"},

@@ -114,6 +114,7 @@ static void test_arguments(void)
          "usb-redir,chardev=qrdp_usb0,id=qrdp_usb0,bus=qrdp-xhci0.0,port=1"),
         "id=qrdp_usb14,bus=qrdp-xhci0.0,port=15",
         "id=qrdp_usb16,bus=qrdp-xhci1.0,port=2",
+        "-device usb-tablet,id=qrdp-tablet,bus=qrdp-xhci1.0,port=15",
     };
     for (size_t i = 0; i < G_N_ELEMENTS(parts); i++)
         g_assert_nonnull(strstr(text, parts[i]));
