@@ -7,6 +7,8 @@ demo.py --once --screenshot=FILE.png            unattended: the stock client con
 """
 
 import argparse
+import errno
+import fcntl
 import glob
 import ipaddress
 import os
@@ -16,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 
 import qemu
 import qrdp
@@ -40,55 +43,79 @@ usbdevicestoredirect:s:*
 """
 
 HOW = """
-The virtual machine is on RDP at %(address)s%(where)s
-user %(user)s, password %(password)s
+The virtual machine is on RDP at %(host)s, %(reach)s.
 
-FreeRDP   xfreerdp3 /v:%(address)s /u:%(user)s
-          and with a USB device of the client's machine in the virtual machine:
+    user      %(user)s
+    password  %(password)s
+
+Linux     xfreerdp3 /v:%(host)s /u:%(user)s /d: /dynamic-resolution
+  with a USB device, by its id (lsusb shows it; /usb:auto skips sticks, keyboards, mice and audio):
 %(usb)s
-          Name the device by its id, as lsusb on the client's machine shows it: /usb:auto skips
-          sticks, keyboards, mice, audio devices and smart card readers.
-Windows   mstsc %(file)s
-          (copy this file there%(file_hint)s). USB devices: the client's policy "Allow RDP
-          redirection of other supported RemoteFX USB devices from this computer" (Computer
-          Configuration, Administrative Templates, Windows Components, Remote Desktop Services,
-          Remote Desktop Connection Client, RemoteFX USB Device Redirection) must be on, and
-          Windows restarted after that; then tick the device under Local Resources, More.
-          Without that policy mstsc offers no USB devices at all. With it, it lists devices for
-          which it has no redirection of its own (serial adapters, scanners, dongles, ...). A
-          stick it normally offers as a drive, a printer as a printer: not as a USB device, so
-          that the virtual machine does not get it. With FreeRDP it does.
+%(windows)s
+          mstsc offers USB devices only under the client's policy "Allow RDP redirection of other
+          supported RemoteFX USB devices" (README.md), and then no sticks and printers: FreeRDP does.
 
-The certificate was made on this machine: clients ask once whether to trust it.
-End with Ctrl-C.
+Clients show a certificate they have not seen before: made on this machine, answer Y. End with Ctrl-C.
 """
+
+WINDOWS = """Windows   copy %s there and open it: double click, or mstsc FILE"""
+WINDOWS_ELSEWHERE = """Windows   runs on another machine: start this with ./dev demo --listen=ADDR first"""
 
 
 def listen_address(text):
-    """ADDR, ADDR:PORT, [ADDR6]:PORT or :: as ADDR:PORT."""
-    if not text:
-        return "127.0.0.1:3389"
+    """ADDR, ADDR:PORT, :PORT, [ADDR6]:PORT or ADDR6 as (ADDR, PORT); ends the demo if it is none."""
+    host, port = text or "127.0.0.1", "3389"
     try:
-        ipaddress.IPv6Address(text)
-        return "[%s]:3389" % text
+        ipaddress.IPv6Address(host)
     except ValueError:
-        pass
-    host, colon, port = text.rpartition(":")
-    return text if colon and port.isdigit() and host else text + ":3389"
+        if ":" in host:
+            host, _, port = host.rpartition(":")
+    host = host.strip("[]") or "0.0.0.0"
+    if not (port.isascii() and port.isdigit() and int(port) < 65536):
+        sys.exit("demo: --listen=%s: '%s' is no port: write ADDR or ADDR:PORT, such as 0.0.0.0:3389"
+                 % (text, port))
+    return host, int(port)
 
 
-def is_loopback(address):
-    host = address.rpartition(":")[0].strip("[]")
+def join(host, port):
+    return "%s:%d" % ("[%s]" % host if ":" in host else host, port)
+
+
+def check_free(host, port):
+    """Ends the demo, with what to do about it, if nothing can listen there."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            sys.exit("demo: port %d is in use: ./dev demo --listen=%s" % (port, join(host, port + 1)))
+        sys.exit("demo: cannot listen at %s: %s: name an address of this machine"
+                 % (join(host, port), error.strerror))
+
+
+def is_loopback(host):
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def reachable(address):
-    """The address to give to clients: a wildcard becomes this machine's name."""
-    host, _, port = address.rpartition(":")
-    return "%s:%s" % (socket.gethostname(), port) if host in ("0.0.0.0", "[::]") else address
+def reachable(host):
+    """What clients call it: a wildcard becomes the address this machine uses towards others."""
+    if host == "127.0.0.1":
+        return "localhost"  # as the certificate says
+    if host not in ("0.0.0.0", "::"):
+        return host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing, only asks for a route
+            return probe.getsockname()[0]
+        except OSError:
+            return socket.gethostname()
 
 
 def usb_lines(address):
@@ -105,9 +132,9 @@ def usb_lines(address):
                 return ""
         if read("bDeviceClass") != "09":
             lines.append(("%s:%s" % (read("idVendor"), read("idProduct")), read("product")))
-    command = "            xfreerdp3 /v:%s /u:%s /usb:id:" % (address, USER)
+    command = "          xfreerdp3 /v:%s /u:%s /d: /dynamic-resolution /usb:id:" % (address, USER)
     if not lines:
-        return command + "VID:PID       for example /usb:id:0781:5567"
+        return command + "0781:5567"
     return "\n".join("%s%s   (%s)" % (command, ident, name or "no name") for ident, name in lines)
 
 
@@ -117,10 +144,37 @@ def new_password():
                     for _ in range(3))
 
 
+def pass_on(stream):
+    """qrdp's and QEMU's messages without how to connect: the demo knows the password, and says it."""
+    for line in stream:
+        if not line.startswith(("qrdp: the console is at ", "  ")):
+            print(line, end="", file=sys.stderr, flush=True)
+
+
+def explain(directory, host, port, password):
+    """Writes the file for mstsc and prints how to connect."""
+    local = is_loopback(host)
+    there = reachable(host)
+    there = there if port == 3389 and ":" not in there else join(there, port)
+    rdp_file = os.path.join(directory, "qrdp-demo.rdp")
+    with open(rdp_file, "w", newline="\r\n") as rdp:
+        rdp.write(RDP_FILE % {"address": there, "user": USER})
+    print(HOW % {
+        "host": there, "user": USER, "password": password, "usb": usb_lines(there),
+        "windows": WINDOWS_ELSEWHERE if local else WINDOWS % rdp_file,
+        "reach": "for this machine only" if local else "OPEN TO OTHER MACHINES"}, flush=True)
+
+
 def attended(options):
-    address = listen_address(options.listen)
+    host, port = listen_address(options.listen)
     directory = os.path.join(qemu.BASE, "build-demo")
     os.makedirs(directory, mode=0o700, exist_ok=True)
+    lock = open(os.path.join(directory, "lock"), "w")  # held until this process ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit("demo: another demo runs here: end it with Ctrl-C")
+    check_free(host, port)
     password = new_password()
     auth = os.path.join(directory, "auth")
     status, _, error = qrdp.run_once(directory, "passwd", "--auth-file=" + auth, USER,
@@ -129,29 +183,23 @@ def attended(options):
         sys.exit("demo: " + error.strip())
     arguments = qemu.guest_arguments(directory, agent=False)
     server = subprocess.Popen(
-        [qrdp.binary(), "run", "--listen=" + address, "--auth-file=" + auth, "--print-ready",
-         "--run-dir=" + os.path.join(directory, "run"), "--", qemu.QEMU] + arguments,
-        stdout=subprocess.PIPE, text=True, errors="replace", env=dict(os.environ, HOME=directory))
+        [qrdp.binary(), "run", "--listen=" + join(host, port), "--auth-file=" + auth, "--print-ready",
+         "--log-level=warning", "--run-dir=" + os.path.join(directory, "run"), "--", qemu.QEMU]
+        + arguments,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+        env=dict(os.environ, HOME=directory))
+    messages = threading.Thread(target=pass_on, args=(server.stderr,), daemon=True)
+    messages.start()
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+    explained = False
     try:
         for line in server.stdout:
             ready = qrdp.READY.match(line)
             if not ready:
                 print(line, end="", flush=True)
-                continue
-            there = reachable(ready.group(1))
-            rdp_file = os.path.join(directory, "qrdp-demo.rdp")
-            with open(rdp_file, "w", newline="\r\n") as rdp:
-                rdp.write(RDP_FILE % {"address": there, "user": USER})
-            local = is_loopback(ready.group(1))
-            print(HOW % {
-                "address": there, "user": USER, "password": password, "usb": usb_lines(there),
-                "file": rdp_file,
-                "file_hint": "; it needs --listen=ADDR, see above" if local else "",
-                "where": ",\nwhich is reachable from this machine only; --listen=ADDR opens it to others"
-                         if local else
-                         ",\nOPEN TO OTHER MACHINES: who reaches this port and knows the password is in"},
-                  flush=True)
+            elif not explained:
+                explain(directory, host, int(ready.group(1).rpartition(":")[2]), password)
+                explained = True
         return server.wait()
     except KeyboardInterrupt:
         server.terminate()
@@ -160,6 +208,7 @@ def attended(options):
         if server.poll() is None:
             server.terminate()
             server.wait()
+        messages.join(2)
 
 
 def unattended(options):
