@@ -58,6 +58,8 @@ int status_client_run(const Config *config)
         fprintf(stderr, "qrdp: %s\n", error->message);
         return 1;
     }
+    if (!ok)
+        fputs("qrdp: ", stderr);
     fputs(text, ok ? stdout : stderr);
     return ok ? 0 : 1;
 }
