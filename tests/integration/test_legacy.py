@@ -95,6 +95,10 @@ class CodecTest(SharedRig):
                 return display.tool("xdotool", "search", "--name", "^%s$" % title, check=False).split()
             found = wait_for(window, 30, lambda: "rdesktop's window: " + client.output())[-1]
             display.tool("xdotool", "windowmove", found, 0, 0)
+            try:
+                display.screenshot(found)
+            except ValueError as odd: # Debian 13: the first visual of its Xvfb that rdesktop takes has red last
+                raise unittest.SkipTest("rdesktop draws on a visual that cannot be compared: %s" % odd)
             for name, number in SCENES:
                 self.vm.agent.pattern(name, number)
                 self.wait_close(lambda: display.screenshot(found), 0)
