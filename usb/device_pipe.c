@@ -11,10 +11,11 @@
  * requests of the pipe are outstanding then, the new one stands behind them at the client, and what
  * comes first must go to the packet that has waited longest: see give_to_first().
  *
- * OUT: cut into chunks of USB_OUT_CHUNK_BYTES (a multiple of every packet size), of which some are
- * at the source at a time, so that a large write neither floods the client's connection nor waits
- * for each chunk. When a chunk fails, later ones are withdrawn and the sum of what was written is
- * reported with the error.
+ * OUT: one request, unless it is longer than USB_OUT_CHUNK_BYTES (a multiple of every packet size):
+ * then it is cut, and a chunk is made when the one before it has ended well. They cannot be sent
+ * together: what follows a chunk that failed must never reach the device, because the guest's host
+ * controller repeats the whole transfer then, and a device that has seen its middle is out of step.
+ * When a chunk fails the sum of what was written is reported with the error.
  */
 #include "device_priv.h"
 
@@ -150,6 +151,8 @@ void pipe_pump(UsbDevice *d, Pipe *pipe)
     while ((p = pipe->unsent) && d->source && room(d, pipe, p)) {
         uint32_t length = p->length - p->sent;
 
+        if (p->out && p->live > 0)
+            return;
         if (p->out && length > USB_OUT_CHUNK_BYTES)
             length = USB_OUT_CHUNK_BYTES;
         if (!submit(d, pipe, p, p->out ? p->data + p->sent : NULL, length)) {
@@ -166,13 +169,13 @@ void pipe_pump(UsbDevice *d, Pipe *pipe)
     }
 }
 
-static void withdraw(UsbDevice *d, Pipe *pipe, Packet *p, uint64_t after_order)
+static void withdraw(UsbDevice *d, Pipe *pipe, Packet *p)
 {
     uint32_t cursor = 0;
     const Transfer *t;
 
     while (p->live > 0 && (t = transfer_next(&d->table, &cursor))) {
-        if (t->owner == p && t->order > after_order) {
+        if (t->owner == p) {
             p->live--;
             pipe->live_requests--;
             pipe->live_bytes -= t->length;
@@ -192,7 +195,6 @@ static void complete_out(UsbDevice *d, Pipe *pipe, Packet *p, const Transfer *t,
     d->stats.bytes_out += moved;
     if (failed && p->status == USB_STATUS_SUCCESS) {
         p->status = c->status != USB_STATUS_SUCCESS ? c->status : USB_STATUS_IOERROR;
-        withdraw(d, pipe, p, t->order);
         p->sent = p->length;
         if (pipe->unsent == p)
             pipe->unsent = p->next;
@@ -269,7 +271,7 @@ void pipe_complete(UsbDevice *d, const Transfer *t, const UsbCompletion *c)
 
 static void cancel(UsbDevice *d, Pipe *pipe, Packet *p)
 {
-    withdraw(d, pipe, p, 0);
+    withdraw(d, pipe, p);
     d->stats.cancelled++;
     answer(d, p, USB_STATUS_CANCELLED, NULL, 0);
     leave(d, pipe, p);

@@ -15,7 +15,7 @@
 #define DEVICE_PIPES 32u                /* usbredir's endpoint index: OUT 0..15, IN 16..31 */
 #define DEVICE_MAX_STREAM_REQUESTS 128u /* of all interrupt IN streams together */
 #define DEVICE_CONTROL_RESERVE 8u       /* table places that data requests leave free */
-#define DEVICE_OUT_WINDOW_BYTES (4u * USB_OUT_CHUNK_BYTES) /* per OUT pipe at the source */
+#define DEVICE_OUT_WINDOW_BYTES (2u * USB_OUT_CHUNK_BYTES) /* per OUT pipe at the source */
 #define DEVICE_OUT_WINDOW_REQUESTS 32u
 #define DEVICE_CANCEL_PERIOD_US 1000000u /* USB_MAX_TOMBSTONES cancels in this time are a flood */
 #define DEVICE_SILENCE_US 60000000u      /* nothing but timeouts for so long: give it back */

@@ -5,7 +5,7 @@ import signal
 
 import standin
 from proc import children
-from rig import Rig, full
+from rig import Rig
 from test_stick import STICK, UsbRig, read_file, write_file
 from wait import wait_for, wait_still
 
@@ -137,7 +137,6 @@ class StickFailureTest(FailureRig):
         self.check_strict(usb, "stick")
         self.check_works()
 
-    @full # it failed once in five runs: after an error on 81 amid writes, OUT timed out for over 30 s
     def test_errors(self):
         """A bad cable, a device that sends too much, a slow one: Linux recovers, and the data is right."""
         client, usb, place, disk = self.stick_in_guest()
