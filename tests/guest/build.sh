@@ -97,6 +97,7 @@ gcc -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Wshadow -Wvla -Wmissing-prototyp
     -I/usr/include/libdrm -o "$root/bin/agent" "$here"/*.c
 ln -s agent "$root/bin/usbwatch"
 ln -s agent "$root/bin/usbloop"
+ln -s agent "$root/bin/usbdo"
 install -m 755 "$here/init" "$root/init"
 install -m 644 "$here/profile" "$here/banner" "$root/etc/"
 echo 'root::0:0:root:/root:/bin/sh' >"$root/etc/passwd"

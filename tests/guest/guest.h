@@ -1,7 +1,8 @@
 /*
  * The test guest's one program: agent.c answers the test harness over a virtio-serial port,
  * screen.c draws on the guest's screen, usbwatch.c loads drivers, announces USB devices on the
- * console and mounts sticks, usbloop.c times bulk transfers. Statically linked, runs as root in an
+ * console and mounts sticks, usbloop.c times bulk transfers, usbdo.c makes
+ * single USB requests. Statically linked, runs as root in an
  * initramfs, talks to tests only.
  */
 #pragma once
@@ -22,6 +23,10 @@ const char *uevent_get(const char *buf, long length, const char *name);
 int usbwatch_main(void);
 /* Sends blocks round a loop device and times them. */
 int usbloop_main(int argc, char **argv);
+/* Makes single USB requests and prints their results. */
+int usbdo_main(int argc, char **argv);
+/* The usbfs node of the first device with these ids, open; -1 if there is none. */
+int usb_open(unsigned vid, unsigned pid);
 
 /*
  * Screen requests; each prints its answer (or what went wrong) to out and returns 0 or 1.

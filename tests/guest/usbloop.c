@@ -5,9 +5,7 @@
  */
 #include "guest.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/usbdevice_fs.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,36 +14,6 @@
 #include <unistd.h>
 
 enum { MAX_SIZE = 16384, TIMEOUT_MS = 5000 };
-
-static unsigned long attribute(const char *device, const char *name, int base)
-{
-    char path[128], text[32] = "";
-    snprintf(path, sizeof path, "/sys/bus/usb/devices/%.40s/%s", device, name);
-    FILE *file = fopen(path, "r");
-    if (file && !fgets(text, sizeof text, file))
-        text[0] = 0;
-    if (file)
-        fclose(file);
-    return strtoul(text, NULL, base);
-}
-
-static int device_open(unsigned long vid, unsigned long pid)
-{
-    int fd = -1;
-    DIR *dir = opendir("/sys/bus/usb/devices");
-    for (struct dirent *entry; dir && fd < 0 && (entry = readdir(dir));) {
-        if (strchr(entry->d_name, ':') || attribute(entry->d_name, "idVendor", 16) != vid ||
-            attribute(entry->d_name, "idProduct", 16) != pid)
-            continue;
-        char path[64];
-        snprintf(path, sizeof path, "/dev/bus/usb/%03lu/%03lu",
-                 attribute(entry->d_name, "busnum", 10), attribute(entry->d_name, "devnum", 10));
-        fd = open(path, O_RDWR | O_CLOEXEC);
-    }
-    if (dir)
-        closedir(dir);
-    return fd;
-}
 
 /* The microseconds it took, or -1. */
 static long bulk(int fd, unsigned endpoint, void *data, unsigned size)
@@ -74,7 +42,7 @@ int usbloop_main(int argc, char **argv)
         fprintf(stderr, "usage: usbloop VID:PID SIZE COUNT, SIZE up to %d\n", MAX_SIZE);
         return 2;
     }
-    int fd = device_open(vid, pid);
+    int fd = usb_open(vid, pid);
     if (fd < 0 || ioctl(fd, USBDEVFS_CLAIMINTERFACE, &interface) < 0) {
         perror(argv[1]);
         return 1;
