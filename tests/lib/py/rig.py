@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import unittest
 
+import proxy
 import qemu
 import qrdp
 import xclient
@@ -81,11 +82,20 @@ class Rig(unittest.TestCase):
         self.addCleanup(server.stop)
         return server
 
-    def client(self, server, args=(), connect=True, name=None, credentials=None, **options):
-        """A stock client on the test's X server, connected unless told otherwise."""
+    def network(self, target, **options):
+        """A delay proxy to target ("127.0.0.1:PORT"); see proxy.DelayProxy for the options."""
+        network = proxy.DelayProxy(self.dir, target, **options)
+        self.addCleanup(network.stop)
+        return network
+
+    def client(self, server, args=(), connect=True, name=None, credentials=None, address=None, **options):
+        """A stock client on the test's X server, connected unless told otherwise.
+
+        address: another way to the server, such as network(...).address.
+        """
         self._clients = getattr(self, "_clients", 0) + 1
         user, password = credentials or server.credentials
-        client = xclient.Client(self.display(), self.dir, server.address, user, password, args=args,
+        client = xclient.Client(self.display(), self.dir, address or server.address, user, password, args=args,
                                 name=name or "client%d" % self._clients, **options)
         self.addCleanup(client.stop)
         return client.connect() if connect else client
