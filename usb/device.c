@@ -349,6 +349,12 @@ static void on_event(void *user, RedirEvent *e)
     case REDIR_STOP_INTERRUPT:
         stream_stop(d, e->id, e->endpoint);
         break;
+    case REDIR_START_BULK:
+        bulkin_start(d, e);
+        break;
+    case REDIR_STOP_BULK:
+        bulkin_stop(d, e);
+        break;
     case REDIR_CANCEL: /* an unknown id has been answered already */
         if (!control_cancel(d, e->id))
             pipe_cancel(d, e->id);

@@ -53,6 +53,8 @@ static UsbStatus check(const UsbDevice *d, const RedirEvent *e)
         return USB_STATUS_STALL;
     if (e->type == REDIR_BULK && (e->stream != 0 || e->length > USB_MAX_TRANSFER_BYTES))
         return USB_STATUS_INVAL;
+    if (d->pipes[pipe_index(e->endpoint)].stream.running) /* device_bulkin.c reads it */
+        return USB_STATUS_INVAL;
     if (e->type == REDIR_INTERRUPT && (!out || e->length > ep->max_packet))
         return USB_STATUS_INVAL;
     if (device_over_cap(d))

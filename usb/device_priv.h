@@ -1,7 +1,8 @@
 /*
  * Shared by the files of UsbDevice: device.c (states, events, completions), device_control.c (what
  * goes over endpoint 0 or changes the configuration), device_pipe.c (bulk, interrupt OUT),
- * device_stream.c (interrupt IN, and the streams that are refused).
+ * device_stream.c (reading ahead on interrupt IN, and the streams that are refused),
+ * device_bulkin.c (reading ahead on bulk IN: serial adapters).
  *
  * Owner, thread: as UsbDevice.
  */
@@ -13,7 +14,7 @@
 #include "usb.h"
 
 #define DEVICE_PIPES 32u                /* usbredir's endpoint index: OUT 0..15, IN 16..31 */
-#define DEVICE_MAX_STREAM_REQUESTS 128u /* of all interrupt IN streams together */
+#define DEVICE_MAX_STREAM_REQUESTS 128u /* of all streams of device_stream.c together */
 #define DEVICE_CONTROL_RESERVE 8u       /* table places that data requests leave free */
 #define DEVICE_OUT_WINDOW_BYTES (2u * USB_OUT_CHUNK_BYTES) /* per OUT pipe at the source */
 #define DEVICE_OUT_WINDOW_REQUESTS 32u
@@ -62,11 +63,12 @@ typedef struct PacketQueue {
     Packet *head, *tail;
 } PacketQueue;
 
-/** An interrupt IN endpoint that is read ahead. */
+/** An interrupt or bulk IN endpoint that is read ahead. */
 typedef struct Stream {
     bool running;
-    bool recovering; /* a CLEAR_HALT of ours is under way */
-    uint8_t window;  /* requests to keep outstanding */
+    bool recovering;        /* a CLEAR_HALT of ours is under way */
+    uint8_t window;         /* requests to keep outstanding */
+    uint32_t request_bytes; /* that each of them asks for */
     uint8_t live;
     uint8_t stalls; /* without a packet in between */
     uint8_t errors;
@@ -164,11 +166,22 @@ void pipe_drop_all(UsbDevice *d, Pipe *pipe);
 /* device_stream.c */
 void stream_start(UsbDevice *d, uint64_t id, uint8_t endpoint);
 void stream_stop(UsbDevice *d, uint64_t id, uint8_t endpoint);
+/** Begins reading ahead, unless that is under way. May end it at once, see stream_abort(). */
+void stream_run(UsbDevice *d, Pipe *pipe, uint8_t window, uint32_t request_bytes);
+/** Ends reading ahead without a word to the guest. */
+void stream_end(UsbDevice *d, Pipe *pipe);
 /** Ends a running stream that the guest did not stop, and tells it so. */
 void stream_abort(UsbDevice *d, Pipe *pipe);
 void stream_complete(UsbDevice *d, const Transfer *transfer, const UsbCompletion *completion);
 void stream_recovered(UsbDevice *d, uint8_t endpoint, UsbStatus status);
 void stream_refill(UsbDevice *d, Pipe *pipe);
 void stream_refuse(UsbDevice *d, const RedirEvent *event);
+
+/* device_bulkin.c */
+void bulkin_start(UsbDevice *d, const RedirEvent *event);
+void bulkin_stop(UsbDevice *d, const RedirEvent *event);
+/** Passes on what one request has brought: @length bytes of @data and how it ended. */
+void bulkin_report(UsbDevice *d, Pipe *pipe, UsbStatus status, const uint8_t *data,
+                   uint32_t length);
 
 #endif

@@ -4,15 +4,17 @@
  * Interrupt IN endpoints are read ahead: from start_interrupt_receiving on, a window of requests is
  * kept at the source, and every report that comes is passed on at once. The window covers the time
  * to the client and back: with a period p it is 60 ms / p + 1, from 2 to 32. Ids of the packets
- * count up from 0 in the order of delivery, which is what usbredirhost's ids amount to.
+ * count up from 0 in the order of delivery, which is what usbredirhost's ids amount to. Bulk IN
+ * endpoints of serial adapters are read by the same engine; what is different for them, how it is
+ * asked for and what QEMU is told, is in device_bulkin.c.
  *
  * A request that its client gave up on without harm (retry_in, urbdrc.md 3.5) is issued again
  * silently. After a stall the halt is cleared and reading starts over with id 0, as usbredirhost
  * does without telling the guest; a few stalls or errors in a row end the stream. While QEMU does
  * not read (its VM is paused) nothing is issued again, so that our queue stays bounded.
  *
- * Isochronous streams and buffered bulk reading are not implemented: starting one is answered with
- * stall, the status with which QEMU considers it stopped. They belong here.
+ * Isochronous streams are not implemented: starting one is answered with stall, the status with
+ * which QEMU considers it stopped.
  */
 #include "device_priv.h"
 
@@ -47,7 +49,12 @@ static void withdraw_all(UsbDevice *d, Pipe *pipe)
     }
 }
 
-static void end(UsbDevice *d, Pipe *pipe)
+static bool is_bulk(const Pipe *pipe)
+{
+    return pipe->endpoint->type == USB_ENDPOINT_BULK;
+}
+
+void stream_end(UsbDevice *d, Pipe *pipe)
 {
     if (pipe->stream.running)
         withdraw_all(d, pipe);
@@ -58,8 +65,35 @@ void stream_abort(UsbDevice *d, Pipe *pipe)
 {
     if (!pipe->stream.running)
         return;
-    end(d, pipe);
-    redir_send_interrupt_status(d->redir, 0, USB_STATUS_STALL, pipe->endpoint->address);
+    stream_end(d, pipe);
+    if (is_bulk(pipe))
+        redir_send_bulk_receiving_status(d->redir, 0, USB_STATUS_STALL, pipe->endpoint->address, 0);
+    else
+        redir_send_interrupt_status(d->redir, 0, USB_STATUS_STALL, pipe->endpoint->address);
+}
+
+/* Passes on how a request ended. */
+static void report(UsbDevice *d, Pipe *pipe, UsbStatus status, const UsbCompletion *c)
+{
+    uint32_t length = c ? c->length : 0;
+
+    if (is_bulk(pipe))
+        bulkin_report(d, pipe, status, length ? c->data : NULL, length);
+    else if (status == USB_STATUS_SUCCESS)
+        redir_send_interrupt(d->redir, pipe->stream.next_id++, status, pipe->endpoint->address,
+                             length ? c->data : NULL, length);
+    else
+        redir_send_interrupt(d->redir, pipe->stream.next_id++, status, pipe->endpoint->address,
+                             NULL, 0);
+}
+
+/* It cannot go on. On a bulk endpoint the guest's read that waits must be told: QEMU does not end
+ * it when the stream ends. */
+static void give_up(UsbDevice *d, Pipe *pipe, UsbStatus status)
+{
+    if (is_bulk(pipe))
+        report(d, pipe, status, NULL);
+    stream_abort(d, pipe);
 }
 
 void stream_refill(UsbDevice *d, Pipe *pipe)
@@ -70,9 +104,9 @@ void stream_refill(UsbDevice *d, Pipe *pipe)
         d->streams_paused = true;
     while (s->running && !s->recovering && !d->streams_paused && s->live < s->window) {
         UsbRequest request = {
-            .kind = USB_REQUEST_INTERRUPT,
+            .kind = is_bulk(pipe) ? USB_REQUEST_BULK : USB_REQUEST_INTERRUPT,
             .endpoint = pipe->endpoint->address,
-            .length = pipe->endpoint->max_packet,
+            .length = s->request_bytes,
         };
 
         if (d->table.in_flight + DEVICE_CONTROL_RESERVE >= USB_MAX_IN_FLIGHT ||
@@ -82,12 +116,19 @@ void stream_refill(UsbDevice *d, Pipe *pipe)
         }
         if (!device_submit(d, &request, device_data_timer(d), NULL)) {
             if (s->live == 0)
-                stream_abort(d, pipe);
+                give_up(d, pipe, USB_STATUS_IOERROR);
             return;
         }
         s->live++;
         d->stream_requests++;
     }
+}
+
+void stream_run(UsbDevice *d, Pipe *pipe, uint8_t window, uint32_t request_bytes)
+{
+    if (!pipe->stream.running)
+        pipe->stream = (Stream){.running = true, .window = window, .request_bytes = request_bytes};
+    stream_refill(d, pipe);
 }
 
 void stream_start(UsbDevice *d, uint64_t id, uint8_t endpoint)
@@ -100,25 +141,23 @@ void stream_start(UsbDevice *d, uint64_t id, uint8_t endpoint)
         redir_send_interrupt_status(d->redir, id, USB_STATUS_STALL, endpoint);
         return;
     }
-    if (!pipe->stream.running)
-        pipe->stream = (Stream){.running = true, .window = window_for(d, e)};
     redir_send_interrupt_status(d->redir, id, USB_STATUS_SUCCESS, endpoint);
-    stream_refill(d, pipe);
+    stream_run(d, pipe, window_for(d, e), e->max_packet);
 }
 
 void stream_stop(UsbDevice *d, uint64_t id, uint8_t endpoint)
 {
     Pipe *pipe = &d->pipes[pipe_index(endpoint)];
 
-    if (pipe->endpoint && pipe->endpoint->address == endpoint)
-        end(d, pipe);
+    if (pipe->endpoint && pipe->endpoint->address == endpoint && !is_bulk(pipe))
+        stream_end(d, pipe);
     redir_send_interrupt_status(d->redir, id, USB_STATUS_SUCCESS, endpoint);
 }
 
 static void recover(UsbDevice *d, Pipe *pipe)
 {
     if (++pipe->stream.stalls >= MAX_STALLS) {
-        stream_abort(d, pipe);
+        give_up(d, pipe, USB_STATUS_STALL);
         return;
     }
     withdraw_all(d, pipe);
@@ -137,7 +176,7 @@ void stream_recovered(UsbDevice *d, uint8_t endpoint, UsbStatus status)
     if (status == USB_STATUS_SUCCESS)
         stream_refill(d, pipe);
     else
-        stream_abort(d, pipe);
+        give_up(d, pipe, USB_STATUS_STALL);
 }
 
 void stream_complete(UsbDevice *d, const Transfer *transfer, const UsbCompletion *c)
@@ -149,18 +188,19 @@ void stream_complete(UsbDevice *d, const Transfer *transfer, const UsbCompletion
     s->live--;
     d->stream_requests--;
     if (c->retry_in && c->length > 0)
-        status = USB_STATUS_SUCCESS; /* some of a report came before the client's timeout */
+        status = USB_STATUS_SUCCESS; /* some of it came before the client's timeout */
+    d->stats.bytes_in += c->length;
     if (status == USB_STATUS_SUCCESS) {
         s->stalls = s->errors = 0;
-        d->stats.bytes_in += c->length;
-        redir_send_interrupt(d->redir, s->next_id++, status, transfer->endpoint,
-                             c->length ? c->data : NULL, c->length);
+        report(d, pipe, status, c);
     } else if (status == USB_STATUS_STALL) {
+        if (c->length > 0 && is_bulk(pipe)) /* a stall ends a transfer, it does not undo it */
+            report(d, pipe, USB_STATUS_SUCCESS, c);
         if (!s->recovering)
             recover(d, pipe);
         return;
     } else if (!c->retry_in) {
-        redir_send_interrupt(d->redir, s->next_id++, status, transfer->endpoint, NULL, 0);
+        report(d, pipe, status, c);
         if (++s->errors >= MAX_ERRORS) {
             stream_abort(d, pipe);
             return;
@@ -177,14 +217,6 @@ void stream_refuse(UsbDevice *d, const RedirEvent *event)
         break;
     case REDIR_STOP_ISO:
         redir_send_iso_status(d->redir, event->id, USB_STATUS_SUCCESS, event->endpoint);
-        break;
-    case REDIR_START_BULK:
-        redir_send_bulk_receiving_status(d->redir, event->id, USB_STATUS_STALL, event->endpoint,
-                                         event->stream);
-        break;
-    case REDIR_STOP_BULK:
-        redir_send_bulk_receiving_status(d->redir, event->id, USB_STATUS_SUCCESS, event->endpoint,
-                                         event->stream);
         break;
     case REDIR_ALLOC_STREAMS:
     case REDIR_FREE_STREAMS:

@@ -153,7 +153,8 @@ static void on_start_bulk(void *priv, uint64_t id, struct usb_redir_start_bulk_r
                             .id = id,
                             .endpoint = h->endpoint,
                             .stream = h->stream_id,
-                            .length = h->bytes_per_transfer});
+                            .length = h->bytes_per_transfer,
+                            .transfers = h->no_transfers});
 }
 
 static void on_stop_bulk(void *priv, uint64_t id, struct usb_redir_stop_bulk_receiving_header *h)
@@ -283,7 +284,7 @@ static void set_callbacks(struct usbredirparser *p)
 Redir *redir_new(const RedirCallbacks *callbacks, void *user)
 {
     /* urbdrc.md 4.1. Not bulk_streams: URBDRC has none, and QEMU drops a device whose host
-     * advertises them and then refuses. Not bulk_receiving: see device_stream.c. */
+     * advertises them and then refuses. */
     static const int advertised[] = {
         usb_redir_cap_connect_device_version,
         usb_redir_cap_filter,
@@ -291,6 +292,7 @@ Redir *redir_new(const RedirCallbacks *callbacks, void *user)
         usb_redir_cap_ep_info_max_packet_size,
         usb_redir_cap_64bits_ids,
         usb_redir_cap_32bits_bulk_length,
+        usb_redir_cap_bulk_receiving,
     };
     uint32_t caps[USB_REDIR_CAPS_SIZE] = {0};
     Redir *redir = calloc(1, sizeof(*redir));
@@ -598,4 +600,13 @@ void redir_send_interrupt(Redir *redir, uint64_t id, UsbStatus status, uint8_t e
 
     usbredirparser_send_interrupt_packet(redir->parser, id, &h, payload(data),
                                          data ? (int)length : 0);
+}
+
+void redir_send_buffered_bulk(Redir *redir, uint64_t id, UsbStatus status, uint8_t endpoint,
+                              const uint8_t *data, uint32_t length)
+{
+    struct usb_redir_buffered_bulk_packet_header h = {
+        .length = data ? length : 0, .endpoint = endpoint, .status = (uint8_t)status};
+
+    usbredirparser_send_buffered_bulk_packet(redir->parser, id, &h, payload(data), (int)h.length);
 }

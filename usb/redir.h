@@ -45,7 +45,9 @@ typedef struct RedirEvent {
     uint8_t endpoint;  /* data and stream packets, address with direction bit */
     UsbSetup setup;    /* CONTROL */
     uint32_t length;   /* data packets: bytes wanted or brought. BULK: may be above
-                        * USB_MAX_TRANSFER_BYTES, then an OUT packet has no data */
+                        * USB_MAX_TRANSFER_BYTES, then an OUT packet has no data.
+                        * START_BULK: bytes per transfer */
+    uint8_t transfers; /* START_BULK: how many at a time */
     uint32_t stream;   /* BULK, START_BULK, STOP_BULK: stream id */
     uint32_t streams;  /* ALLOC_STREAMS, FREE_STREAMS: endpoint bits */
     uint8_t value;     /* SET_CONFIGURATION: bConfigurationValue */
@@ -108,5 +110,10 @@ void redir_send_bulk(Redir *redir, uint64_t id, UsbStatus status, uint8_t endpoi
                      const uint8_t *data, uint32_t length);
 void redir_send_interrupt(Redir *redir, uint64_t id, UsbStatus status, uint8_t endpoint,
                           const uint8_t *data, uint32_t length);
+
+/** For a bulk IN endpoint that QEMU has started to receive from: @length bytes of @data, none for
+ * NULL. */
+void redir_send_buffered_bulk(Redir *redir, uint64_t id, UsbStatus status, uint8_t endpoint,
+                              const uint8_t *data, uint32_t length);
 
 #endif

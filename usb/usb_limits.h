@@ -13,6 +13,8 @@
 #define USB_MAX_CONTROL_BYTES 4096u        /* QEMU's EP0 buffer */
 #define USB_MAX_TRANSFER_BYTES (4u << 20)  /* one bulk transfer, either direction */
 #define USB_OUT_CHUNK_BYTES (256u << 10)   /* a longer bulk OUT is cut, one piece after the other */
+#define USB_MAX_BULKIN_BYTES 65536u        /* start_bulk_receiving: bytes per transfer */
+#define USB_MAX_BULKIN_TRANSFERS 16u       /* and transfers at a time */
 #define USB_MAX_IN_FLIGHT 256u             /* requests per device */
 #define USB_MAX_BYTES_IN_FLIGHT (8u << 20) /* per device, both directions */
 #define USB_MAX_TOMBSTONES 256u

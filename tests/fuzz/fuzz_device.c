@@ -79,7 +79,12 @@ static void event(UsbRig *r, uint8_t what, uint8_t arg, uint64_t *ids, unsigned 
         fake_guest_set_alt(r->guest, arg & 1, arg >> 1 & 1);
         break;
     case 11:
-        if (arg & 1)
+        if (arg & 8 && arg & 1)
+            fake_guest_start_bulk(r->guest, arg & 2 ? 0x83 : 0x81, (uint32_t)(arg & 0xf0) * 32,
+                                  arg & 4 ? 5 : arg & 0x1f);
+        else if (arg & 8)
+            fake_guest_stop_bulk(r->guest, arg & 2 ? 0x83 : 0x81);
+        else if (arg & 1)
             fake_guest_start_interrupt(r->guest, 0x81);
         else
             fake_guest_stop_interrupt(r->guest, 0x81);
@@ -132,14 +137,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         unsigned answers = 0;
         for (unsigned k = 0; k < r->guest->n_log; k++) {
             const GuestPacket *p = &r->guest->log[k];
-            bool read_ahead =
-                p->type == usb_redir_interrupt_packet && (p->endpoint & 0x80); /* own ids */
+            bool read_ahead = /* own ids */
+                (p->type == usb_redir_interrupt_packet && (p->endpoint & 0x80)) ||
+                p->type == usb_redir_buffered_bulk_packet;
             answers += p->id == ids[i] && p->type >= usb_redir_control_packet && !read_ahead;
         }
         assert(answers == 1);
     }
-    if (data[0] & 1)
-        fake_guest_stop_interrupt(r->guest, 0x81);
+    fake_guest_stop_interrupt(r->guest, 0x81);
+    fake_guest_stop_bulk(r->guest, 0x81);
+    fake_guest_stop_bulk(r->guest, 0x83);
     usb_rig_run(r);
     UsbDeviceStats stats;
     usb_device_stats(r->device, &stats);

@@ -143,7 +143,10 @@ static void on_streams_status(void *priv, uint64_t id,
 static void on_bulk_receiving_status(void *priv, uint64_t id,
                                      struct usb_redir_bulk_receiving_status_header *h)
 {
-    record(priv, usb_redir_bulk_receiving_status, id)->status = h->status;
+    GuestPacket *p = record(priv, usb_redir_bulk_receiving_status, id);
+
+    p->status = h->status;
+    p->endpoint = h->endpoint;
 }
 
 static void data_packet(FakeGuest *g, int type, uint64_t id, uint8_t endpoint, uint8_t status,
@@ -177,6 +180,14 @@ static void on_interrupt(void *priv, uint64_t id, struct usb_redir_interrupt_pac
     data_packet(priv, usb_redir_interrupt_packet, id, h->endpoint, h->status, h->length, data, len);
 }
 
+static void on_buffered_bulk(void *priv, uint64_t id,
+                             struct usb_redir_buffered_bulk_packet_header *h, uint8_t *data,
+                             int len)
+{
+    data_packet(priv, usb_redir_buffered_bulk_packet, id, h->endpoint, h->status, h->length, data,
+                len);
+}
+
 FakeGuest *fake_guest_new(void)
 {
     uint32_t caps[USB_REDIR_CAPS_SIZE] = {0};
@@ -201,6 +212,7 @@ FakeGuest *fake_guest_new(void)
     p->control_packet_func = on_control;
     p->bulk_packet_func = on_bulk;
     p->interrupt_packet_func = on_interrupt;
+    p->buffered_bulk_packet_func = on_buffered_bulk;
     for (int cap = usb_redir_cap_bulk_streams; cap <= usb_redir_cap_bulk_receiving; cap++) {
         if (cap != usb_redir_cap_device_disconnect_ack)
             usbredirparser_caps_set_cap(caps, cap);
@@ -318,6 +330,25 @@ uint64_t fake_guest_start_interrupt(FakeGuest *g, uint8_t endpoint)
     struct usb_redir_start_interrupt_receiving_header h = {.endpoint = endpoint};
 
     usbredirparser_send_start_interrupt_receiving(g->parser, g->next_id, &h);
+    fake_guest_flush(g);
+    return g->next_id++;
+}
+
+uint64_t fake_guest_start_bulk(FakeGuest *g, uint8_t endpoint, uint32_t bytes, uint8_t transfers)
+{
+    struct usb_redir_start_bulk_receiving_header h = {
+        .endpoint = endpoint, .bytes_per_transfer = bytes, .no_transfers = transfers};
+
+    usbredirparser_send_start_bulk_receiving(g->parser, g->next_id, &h);
+    fake_guest_flush(g);
+    return g->next_id++;
+}
+
+uint64_t fake_guest_stop_bulk(FakeGuest *g, uint8_t endpoint)
+{
+    struct usb_redir_stop_bulk_receiving_header h = {.endpoint = endpoint};
+
+    usbredirparser_send_stop_bulk_receiving(g->parser, g->next_id, &h);
     fake_guest_flush(g);
     return g->next_id++;
 }

@@ -55,6 +55,8 @@ uint64_t fake_guest_set_configuration(FakeGuest *g, uint8_t value);
 uint64_t fake_guest_set_alt(FakeGuest *g, uint8_t interface, uint8_t alt);
 uint64_t fake_guest_start_interrupt(FakeGuest *g, uint8_t endpoint);
 uint64_t fake_guest_stop_interrupt(FakeGuest *g, uint8_t endpoint);
+uint64_t fake_guest_start_bulk(FakeGuest *g, uint8_t endpoint, uint32_t bytes, uint8_t transfers);
+uint64_t fake_guest_stop_bulk(FakeGuest *g, uint8_t endpoint);
 void fake_guest_cancel(FakeGuest *g, uint64_t id);
 void fake_guest_reset(FakeGuest *g);
 /** Queues the packet's bytes as the library writes them. */
