@@ -20,8 +20,8 @@ typedef struct UrbdrcFlavour {
      * otherwise as CONTROL_TRANSFER. FreeRDP puts the typed ones on the bus with the wrong
      * direction and the wrong bRequest. */
     bool typed_set_requests;
-    /** PIPE_REQUEST may go unanswered: FreeRDP 3.13-3.22 drop the reply. A GET_CURRENT_FRAME_NUMBER
-     * right behind it tells when it has been executed. */
+    /** PIPE_REQUEST may go unanswered: FreeRDP 3.13-3.22 drop the reply. A GET_DESCRIPTOR right
+     * behind it tells when it has been executed. */
     bool pipe_request_needs_barrier;
     /** Isochronous packets all have the size OutputBufferSize / NumberOfPackets, whatever the
      * packet table says. */

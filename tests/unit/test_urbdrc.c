@@ -1028,7 +1028,9 @@ static uint32_t start_clear_halt(Fixture *f, uint32_t id)
     g_assert_cmpuint(m.transfer.urb.request_id, ==, id);
     g_assert_cmpuint(m.transfer.output_size, ==, 0); /* else FreeRDP >= 3.23 ignores it */
     m = client_take(f, 1, URBDRC_TRANSFER_IN);
-    g_assert_cmphex(m.transfer.urb.function, ==, URB_GET_CURRENT_FRAME_NUMBER);
+    g_assert_cmphex(m.transfer.urb.function, ==, URB_GET_DESCRIPTOR_FROM_DEVICE);
+    g_assert_cmpuint(m.transfer.urb.descriptor.type, ==, 1);
+    g_assert_cmpuint(m.transfer.output_size, ==, 18);
     g_assert_cmpuint(m.transfer.urb.request_id, !=, id);
     return m.transfer.urb.request_id;
 }
@@ -1049,7 +1051,7 @@ static void test_clear_halt_barrier(void)
 
     barrier = start_clear_halt(f, 501); /* 3.13 to 3.22: only the barrier is */
     g_assert_true(submit(d, control(502, get_device)));
-    client_no_data(f, 1, barrier, 0, 0);
+    client_data(f, 1, barrier, 0, 18);
     g_assert_cmpuint(d->last.id, ==, 501);
     g_assert_cmpint(d->last.status, ==, USB_STATUS_SUCCESS);
     client_take(f, 1, URBDRC_TRANSFER_IN); /* the queue moves on */
