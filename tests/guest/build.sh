@@ -100,6 +100,7 @@ gcc -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Wshadow -Wvla -Wmissing-prototyp
 ln -s agent "$root/bin/usbwatch"
 ln -s agent "$root/bin/usbloop"
 ln -s agent "$root/bin/usbdo"
+ln -s agent "$root/bin/ttydo"
 install -m 755 "$here/init" "$root/init"
 install -m 644 "$here/profile" "$here/banner" "$root/etc/"
 echo 'root::0:0:root:/root:/bin/sh' >"$root/etc/passwd"

@@ -20,7 +20,9 @@ static uint64_t memory;
 static uint8_t next_address[3] = {0, 2, 2};
 static FILE *trace_file;
 
-static const DeviceOps *const kinds[] = {&stick_ops, &keyboard_ops, &loop_ops};
+static const DeviceOps *const kinds[] = {
+    &stick_ops, &keyboard_ops, &loop_ops, &ftdi_ops, &cp210x_ops, &pl2303_ops,
+};
 
 static const struct {
     const char *name;
@@ -184,7 +186,10 @@ static int speed_of(const char *name)
 static void fill_ids(Device *d, Options *o)
 {
     char buf[64];
-    unsigned long vid = strtoul(take_text(o, "vid", "1209", buf, sizeof(buf)), NULL, 16);
+    const char *vid_text = option_take(o, "vid", buf, sizeof(buf));
+    unsigned long vid = vid_text            ? strtoul(vid_text, NULL, 16)
+                        : d->ops->vendor_id ? d->ops->vendor_id
+                                            : 0x1209;
     const char *pid = option_take(o, "pid", buf, sizeof(buf));
     unsigned long product = pid ? strtoul(pid, NULL, 16) : d->ops->product_id;
 

@@ -119,6 +119,7 @@ typedef struct Options {
 /* What a kind of device does. All but kind, create and destroy may be NULL. */
 typedef struct DeviceOps {
     const char *kind;
+    uint16_t vendor_id; /* 0: 1209 */
     uint16_t product_id;
     const char *speed;
     bool kernel_driver; /* the client's kernel has a driver for it */
@@ -202,7 +203,7 @@ struct Xfer {
     uint32_t stream_id;
 };
 
-extern const DeviceOps stick_ops, keyboard_ops, loop_ops;
+extern const DeviceOps stick_ops, keyboard_ops, loop_ops, ftdi_ops, cp210x_ops, pl2303_ops;
 
 /* bus.c */
 void bus_lock(void);
