@@ -289,7 +289,7 @@ static void serve(UsbSlots *slots)
         } else if (slots->qmp && !slots->plug_error && list->len < CONFIG_MAX_USB_SLOTS) {
             coming = slots->plugging = true;
             slots->refs++;
-            qmp_add_usb_slot(slots->qmp, on_plugged, slots);
+            qmp_add_usb_slot(slots->qmp, slots->config->usb_boot, on_plugged, slots);
         } else {
             char *why =
                 slots->plug_error
