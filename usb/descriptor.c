@@ -299,6 +299,31 @@ bool usb_descriptors_set_bos(UsbDescriptors *d, const uint8_t *raw, size_t len, 
     return true;
 }
 
+void usb_descriptors_add_string(UsbDescriptors *d, const uint8_t *raw, size_t len)
+{
+    if (len > sizeof(d->strings) - d->strings_len)
+        return; /* a string has at most 255 bytes, and there are USB_MAX_STRINGS of them */
+    memcpy(d->strings + d->strings_len, raw, len);
+    d->strings_len = (uint16_t)(d->strings_len + len);
+}
+
+bool usb_descriptors_same(const UsbDescriptors *a, const UsbDescriptors *b)
+{
+    if (memcmp(a->device_raw, b->device_raw, sizeof(a->device_raw)) != 0 ||
+        a->n_configurations != b->n_configurations || a->speed != b->speed ||
+        a->bos_len != b->bos_len || a->strings_len != b->strings_len ||
+        memcmp(a->strings, b->strings, a->strings_len) != 0 ||
+        (a->bos_len && memcmp(a->bos, b->bos, a->bos_len) != 0))
+        return false;
+    for (unsigned i = 0; i < a->n_configurations; i++) {
+        const UsbConfiguration *x = &a->configurations[i], *y = &b->configurations[i];
+
+        if (x->raw_len != y->raw_len || memcmp(x->raw, y->raw, x->raw_len) != 0)
+            return false;
+    }
+    return true;
+}
+
 void usb_descriptor_string(const uint8_t *raw, size_t len, char *out, size_t size)
 {
     char utf8[127 * 3];

@@ -157,6 +157,7 @@ void device_rebuild_pipes(UsbDevice *d)
         pipe->endpoint = endpoints[i];
         pipe->interface = interfaces[i];
     }
+    storage_rebuild(d);
 }
 
 bool device_over_cap(const UsbDevice *d)
@@ -231,7 +232,7 @@ static bool on_ready(void *user)
 
     if (!active(d))
         return true;
-    if (d->selecting > 0 || redir_congested(d->redir))
+    if (d->suspended || d->selecting > 0 || redir_congested(d->redir))
         return false;
     if (full_since != UINT64_MAX && d->now < full_since + DEVICE_CANCEL_PERIOD_US)
         return false;
@@ -239,15 +240,15 @@ static bool on_ready(void *user)
            (d->over_cap && d->now >= d->over_cap_since + USB_TIMEOUT_TRANSFER_US);
 }
 
-static void enter(UsbDevice *d)
+void device_enter(UsbDevice *d)
 {
     assert(!d->busy); /* a source or owner has called back from inside a callback */
     d->busy = true;
 }
 
-static void enter_at(UsbDevice *d, uint64_t now_us)
+void device_enter_at(UsbDevice *d, uint64_t now_us)
 {
-    enter(d);
+    device_enter(d);
     if (now_us > d->now)
         d->now = now_us;
     transfer_table_time(&d->table, d->now);
@@ -262,7 +263,7 @@ static void feed_waiting(UsbDevice *d)
         memmove(d->input, d->input + n, d->input_len);
 }
 
-static void leave(UsbDevice *d)
+void device_leave(UsbDevice *d)
 {
     size_t before;
 
@@ -396,7 +397,7 @@ static void on_complete(void *user, const UsbCompletion *completion)
     UsbCompletion c = *completion;
     Transfer t;
 
-    enter(d);
+    device_enter(d);
     d->silent_since = 0;
     if (transfer_complete(&d->table, c.id, &t) == TRANSFER_WAS_LIVE) {
         d->stats.completions++;
@@ -408,14 +409,14 @@ static void on_complete(void *user, const UsbCompletion *completion)
     } else {
         d->stats.late++;
     }
-    leave(d);
+    device_leave(d);
 }
 
 static void on_gone(void *user, const char *why)
 {
     UsbDevice *d = user;
 
-    enter(d);
+    device_enter(d);
     d->source = NULL;
     transfer_table_clear(&d->table);
     if (active(d)) {
@@ -423,16 +424,22 @@ static void on_gone(void *user, const char *why)
             redir_send_device_disconnect(d->redir);
         set_state(d, USB_DEVICE_GONE, why);
     }
-    leave(d);
+    device_leave(d);
 }
 
 static const UsbSink device_sink = {.complete = on_complete, .gone = on_gone};
 
-static void let_go_of_source(UsbDevice *d)
+void device_let_go_of_source(UsbDevice *d)
 {
     if (d->source && d->source->sink == &device_sink && d->source->sink_user == d)
         usb_source_set_sink(d->source, NULL, NULL);
     d->source = NULL;
+}
+
+void device_take_source(UsbDevice *d, UsbSource *source)
+{
+    d->source = source;
+    usb_source_set_sink(source, &device_sink, d);
 }
 
 /* ---- the owner's calls ---- */
@@ -448,7 +455,6 @@ UsbDevice *usb_device_new(UsbDescriptors *descriptors, UsbSource *source, uint64
         abort();
     assert(descriptors->n_configurations > 0);
     d->descriptors = usb_descriptors_ref(descriptors);
-    d->source = source;
     d->callbacks = callbacks;
     d->user = user;
     d->now = now_us;
@@ -456,7 +462,7 @@ UsbDevice *usb_device_new(UsbDescriptors *descriptors, UsbSource *source, uint64
     d->redir = redir_new(&redir_callbacks, d);
     transfer_table_init(&d->table, now_us);
     device_rebuild_pipes(d);
-    usb_source_set_sink(source, &device_sink, d);
+    device_take_source(d, source);
     return d;
 }
 
@@ -465,10 +471,11 @@ void usb_device_free(UsbDevice *d)
     if (!d)
         return;
     stop(d);
-    let_go_of_source(d);
+    device_let_go_of_source(d);
     redir_free(d->redir);
     usb_descriptors_unref(d->descriptors);
     free(d->input);
+    free(d->storage);
     free(d);
 }
 
@@ -493,11 +500,11 @@ bool usb_device_guest_bytes(UsbDevice *d, const uint8_t *data, size_t len, uint6
 {
     if (d->state == USB_DEVICE_BROKEN)
         return false;
-    enter_at(d, now_us);
+    device_enter_at(d, now_us);
     size_t n = d->input_len ? 0 : redir_feed(d->redir, data, len);
     if (!redir_error(d->redir))
         keep_input(d, data + n, len - n);
-    leave(d);
+    device_leave(d);
     return d->state != USB_DEVICE_BROKEN;
 }
 
@@ -515,20 +522,20 @@ void usb_device_guest_writable(UsbDevice *d)
 {
     if (d->state == USB_DEVICE_BROKEN)
         return;
-    enter(d);
-    leave(d);
+    device_enter(d);
+    device_leave(d);
 }
 
 void usb_device_disconnect(UsbDevice *d, const char *why)
 {
-    enter(d);
+    device_enter(d);
     if (active(d)) {
         if (d->state == USB_DEVICE_CONNECTED)
             redir_send_device_disconnect(d->redir);
         set_state(d, USB_DEVICE_GONE, why);
-        let_go_of_source(d);
+        device_let_go_of_source(d);
     }
-    leave(d);
+    device_leave(d);
 }
 
 static uint64_t earlier(uint64_t a, uint64_t b)
@@ -574,7 +581,7 @@ void usb_device_tick(UsbDevice *d, uint64_t now_us)
 
     if (d->state == USB_DEVICE_BROKEN)
         return;
-    enter_at(d, now_us);
+    device_enter_at(d, now_us);
     while (transfer_expire(&d->table, &t))
         time_out(d, &t);
     if (d->silent_since && d->now - d->silent_since > DEVICE_SILENCE_US && d->source &&
@@ -582,7 +589,7 @@ void usb_device_tick(UsbDevice *d, uint64_t now_us)
         d->retired = true;
         d->source->ops->retire(d->source, "the client has not answered for a minute");
     }
-    leave(d);
+    device_leave(d);
 }
 
 UsbDeviceState usb_device_state(const UsbDevice *d)

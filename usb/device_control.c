@@ -280,6 +280,14 @@ void control_drop_all(UsbDevice *d)
         remove_packet(d, d->control.head);
 }
 
+void control_fail_all(UsbDevice *d)
+{
+    const UsbCompletion failed = {.status = USB_STATUS_IOERROR};
+
+    while (d->control.head) /* control_pump() sends nothing without a source */
+        control_complete(d, d->control.head, &failed);
+}
+
 /* ---- requests of our own ---- */
 
 static Packet *internal(UsbDevice *d, UsbRequestKind kind, uint8_t endpoint)

@@ -10,6 +10,7 @@
 #define QRDP_USB_DEVICE_PRIV_H
 
 #include "redir.h"
+#include "storage_identity.h"
 #include "transfer.h"
 #include "usb.h"
 
@@ -85,6 +86,12 @@ typedef struct Pipe {
     Stream stream;
 } Pipe;
 
+typedef enum StorageKind {
+    STORAGE_NONE,
+    STORAGE_BULK_ONLY, /* one interface, SCSI over Bulk-Only Transport */
+    STORAGE_OTHER,
+} StorageKind;
+
 struct UsbDevice {
     UsbDescriptors *descriptors;
     UsbSource *source; /* NULL once gone */
@@ -105,6 +112,13 @@ struct UsbDevice {
     unsigned selecting; /* SELECT_* in the control queue: nothing is read from QEMU meanwhile */
     bool touched;       /* a request has reached the device since it was connected or reset */
     bool bulk_used;     /* a bulk one has */
+
+    /* device_suspend.c */
+    bool suspended; /* no source, and nothing is read from QEMU */
+    StorageKind storage_kind;
+    uint8_t storage_interface, storage_in, storage_out;
+    bool storage_resync; /* the device waits for a command, the guest may not know */
+    StorageIdentity *storage;
 
     TransferTable table;
     PacketQueue control; /* one at a time, the head is at the source */
@@ -141,6 +155,21 @@ TransferTimer device_data_timer(const UsbDevice *d);
 /** Tries again whatever waited for room in the table. */
 void device_pump(UsbDevice *d);
 
+void device_enter(UsbDevice *d);
+void device_enter_at(UsbDevice *d, uint64_t now_us);
+void device_leave(UsbDevice *d);
+void device_take_source(UsbDevice *d, UsbSource *source);
+void device_let_go_of_source(UsbDevice *d);
+
+/* device_suspend.c */
+/** The active settings have changed. */
+void storage_rebuild(UsbDevice *d);
+/** A data packet of the guest's is about to be answered. */
+void storage_watch(UsbDevice *d, const Packet *packet, UsbStatus status, const uint8_t *data,
+                   uint32_t length);
+/** Whether a data packet belongs to a command that was cut off when the client left. */
+bool storage_out_of_step(UsbDevice *d, const RedirEvent *event);
+
 /* device_control.c */
 void control_event(UsbDevice *d, RedirEvent *event);
 void control_set_configuration(UsbDevice *d, uint64_t id, uint8_t value);
@@ -153,6 +182,8 @@ void control_pump(UsbDevice *d);
 void control_complete(UsbDevice *d, Packet *packet, const UsbCompletion *completion);
 bool control_cancel(UsbDevice *d, uint64_t guest_id);
 void control_drop_all(UsbDevice *d);
+/** Answers everything with an I/O error; the source is gone. */
+void control_fail_all(UsbDevice *d);
 
 /* device_pipe.c */
 void pipe_event(UsbDevice *d, RedirEvent *event);
@@ -162,6 +193,8 @@ bool pipe_cancel(UsbDevice *d, uint64_t guest_id);
 /** Answers everything on the pipe with `cancelled` and withdraws it from the source. */
 void pipe_cancel_all(UsbDevice *d, Pipe *pipe);
 void pipe_drop_all(UsbDevice *d, Pipe *pipe);
+/** Answers everything that has no result yet with an I/O error; the source is gone. */
+void pipe_fail_all(UsbDevice *d, Pipe *pipe);
 
 /* device_stream.c */
 void stream_start(UsbDevice *d, uint64_t id, uint8_t endpoint);
@@ -175,6 +208,8 @@ void stream_abort(UsbDevice *d, Pipe *pipe);
 void stream_complete(UsbDevice *d, const Transfer *transfer, const UsbCompletion *completion);
 void stream_recovered(UsbDevice *d, uint8_t endpoint, UsbStatus status);
 void stream_refill(UsbDevice *d, Pipe *pipe);
+/** The source is gone; the stream stays, and reports an error if it had requests there. */
+void stream_suspend(UsbDevice *d, Pipe *pipe);
 void stream_refuse(UsbDevice *d, const RedirEvent *event);
 
 /* device_bulkin.c */

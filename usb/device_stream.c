@@ -209,6 +209,18 @@ void stream_complete(UsbDevice *d, const Transfer *transfer, const UsbCompletion
     stream_refill(d, pipe);
 }
 
+void stream_suspend(UsbDevice *d, Pipe *pipe)
+{
+    Stream *s = &pipe->stream;
+    bool lost = s->live > 0 || s->recovering;
+
+    d->stream_requests -= s->live;
+    s->live = s->stalls = s->errors = 0;
+    s->recovering = false;
+    if (s->running && lost)
+        report(d, pipe, USB_STATUS_IOERROR, NULL);
+}
+
 void stream_refuse(UsbDevice *d, const RedirEvent *event)
 {
     switch (event->type) {

@@ -99,12 +99,16 @@ struct UsbDescriptors {
     uint8_t *bos;
     char product[64]; /* UTF-8, escaped, for people; "" if unknown */
     char serial[64];
+    uint16_t strings_len; /* the string descriptors that were read, one after the other */
+    uint8_t strings[USB_MAX_STRINGS * 255];
 };
 UsbDescriptors *usb_descriptors_ref(UsbDescriptors *d);
 void usb_descriptors_unref(UsbDescriptors *d);
 const UsbConfiguration *usb_descriptors_configuration(const UsbDescriptors *d, uint8_t value);
 const UsbAltSetting *usb_configuration_alt(const UsbConfiguration *c, uint8_t interface,
                                            uint8_t alt);
+/** Whether every byte that was read of them is the same, strings and derived speed included. */
+bool usb_descriptors_same(const UsbDescriptors *a, const UsbDescriptors *b);
 /** "1234:5678 mass storage \"Foo Stick\"", for log lines and status. */
 const char *usb_descriptors_describe(const UsbDescriptors *d, char *out, size_t size);
 
@@ -299,5 +303,34 @@ void usb_device_tick(UsbDevice *device, uint64_t now_us);
 UsbDeviceState usb_device_state(const UsbDevice *device);
 const UsbDescriptors *usb_device_descriptors(const UsbDevice *device);
 void usb_device_stats(const UsbDevice *device, UsbDeviceStats *stats);
+
+/* ------------------------------------------------------------------------------------------------
+ * Without a client for a while: usb/device_suspend.c, usb/replay.c
+ */
+
+/** Whether the guest may keep the device while its client is away; else *@why (static text). */
+bool usb_device_can_suspend(const UsbDevice *device, const char **why);
+/** The client is away: lets go of the source without a word to it. What is in flight ends with an
+ * error for the guest, and nothing more is read from QEMU until usb_device_resume(). Only if
+ * usb_device_can_suspend(). */
+void usb_device_suspend(UsbDevice *device);
+bool usb_device_is_suspended(const UsbDevice *device);
+/** The same device is back in @source, configured as the guest had it (UsbReplay): takes the
+ * source's sink and goes on. */
+void usb_device_resume(UsbDevice *device, UsbSource *source, uint64_t now_us);
+
+/** Brings the device of a fresh source into the state that the guest left it in, and makes sure
+ * that a medium is still the same. */
+typedef struct UsbReplay UsbReplay;
+/** Called once, with NULL or with one sentence that says why the device is not the same. The replay
+ * may be freed from inside it; usb_device_resume() may be called from inside it. */
+typedef void (*UsbReplayDone)(void *user, const char *error);
+/** Takes the source's sink until it is done or freed. @device is suspended and stays so until then.
+ * Asks nothing before the first tick, which is due at once. */
+UsbReplay *usb_replay_new(const UsbDevice *device, UsbSource *source, uint64_t now_us,
+                          UsbReplayDone done, void *user);
+void usb_replay_free(UsbReplay *replay);
+uint64_t usb_replay_deadline(const UsbReplay *replay);
+void usb_replay_tick(UsbReplay *replay, uint64_t now_us);
 
 #endif

@@ -10,6 +10,7 @@
 #define USB_MAX_CONFIGURATIONS 8u          /* real devices have 1 or 2 */
 #define USB_MAX_CONFIG_BYTES 16384u        /* wTotalLength */
 #define USB_MAX_BOS_BYTES 4096u            /* QEMU's EP0 buffer */
+#define USB_MAX_STRINGS 3u                 /* languages, product, serial */
 #define USB_MAX_CONTROL_BYTES 4096u        /* QEMU's EP0 buffer */
 #define USB_MAX_TRANSFER_BYTES (4u << 20)  /* one bulk transfer, either direction */
 #define USB_OUT_CHUNK_BYTES (256u << 10)   /* a longer bulk OUT is cut, one piece after the other */

@@ -399,12 +399,17 @@ static void rig_state(void *user, UsbDeviceState state, const char *why)
 
 UsbRig *usb_rig_new(FakeKind kind, UsbSpeed speed, uint32_t quirks)
 {
+    return usb_rig_with(fake_source_new(kind, speed), quirks);
+}
+
+UsbRig *usb_rig_with(FakeSource *source, uint32_t quirks)
+{
     static const UsbDeviceCallbacks callbacks = {.guest_write = rig_write,
                                                  .state_changed = rig_state};
     UsbRig *r = calloc(1, sizeof(*r));
 
     r->now = 1000000;
-    r->source = fake_source_new(kind, speed);
+    r->source = source;
     r->source->base.quirks = quirks;
     r->guest = fake_guest_new();
     UsbDescriptors *d = fake_source_descriptors(r->source);

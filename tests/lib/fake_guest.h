@@ -77,6 +77,8 @@ typedef struct UsbRig {
 } UsbRig;
 
 UsbRig *usb_rig_new(FakeKind kind, UsbSpeed speed, uint32_t quirks);
+/** Takes @source. */
+UsbRig *usb_rig_with(FakeSource *source, uint32_t quirks);
 void usb_rig_free(UsbRig *r);
 /** Lets all three run until nothing moves any more. */
 void usb_rig_run(UsbRig *r);

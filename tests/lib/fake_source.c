@@ -92,6 +92,27 @@ static void make_descriptors(FakeSource *f)
     }
 }
 
+static unsigned string_descriptor(uint8_t index, uint8_t *out)
+{
+    static const char *const strings[] = {NULL, "qrdp tests", "Fake \"device\" \x1b",
+                                          "0123456789AB"};
+
+    if (index == 0) {
+        memcpy(out, (uint8_t[]){4, 3, 9, 4}, 4);
+        return 4;
+    }
+    if (index >= 4)
+        return 0;
+    unsigned n = 2;
+    for (const char *s = strings[index]; *s; s++) {
+        out[n++] = (uint8_t)*s;
+        out[n++] = 0;
+    }
+    out[0] = (uint8_t)n;
+    out[1] = 3;
+    return n;
+}
+
 UsbDescriptors *fake_source_descriptors(FakeSource *f)
 {
     char why[160];
@@ -101,6 +122,16 @@ UsbDescriptors *fake_source_descriptors(FakeSource *f)
         abort();
     if (f->bos_len && !usb_descriptors_set_bos(d, f->bos_raw, f->bos_len, why, sizeof(why)))
         abort();
+    for (uint8_t i = 0; i < 3 && !f->no_bos; i++) {
+        uint8_t raw[255];
+        unsigned n = string_descriptor(i ? f->device_raw[14 + i] : 0, raw);
+
+        usb_descriptors_add_string(d, raw, n);
+        if (i == 1)
+            usb_descriptor_string(raw, n, d->product, sizeof(d->product));
+        if (i == 2)
+            usb_descriptor_string(raw, n, d->serial, sizeof(d->serial));
+    }
     usb_descriptors_derive_speed(d, f->speed == USB_SPEED_HIGH);
     return d;
 }
@@ -179,6 +210,8 @@ FakeSource *fake_source_new(FakeKind kind, UsbSpeed speed)
     snprintf(f->base.label, sizeof(f->base.label), "fake");
     f->kind = kind;
     f->speed = speed;
+    f->blocks = FAKE_BLOCKS;
+    snprintf(f->name, sizeof(f->name), "FAKE STICK      ");
     if (kind == FAKE_STICK)
         f->disk = calloc(FAKE_BLOCKS, FAKE_BLOCK);
     make_descriptors(f);
@@ -251,27 +284,6 @@ void fake_source_key(FakeSource *f, uint8_t code)
 }
 
 /* ---- endpoint 0 ---- */
-
-static unsigned string_descriptor(uint8_t index, uint8_t *out)
-{
-    static const char *const strings[] = {NULL, "qrdp tests", "Fake \"device\" \x1b",
-                                          "0123456789AB"};
-
-    if (index == 0) {
-        memcpy(out, (uint8_t[]){4, 3, 9, 4}, 4);
-        return 4;
-    }
-    if (index >= 4)
-        return 0;
-    unsigned n = 2;
-    for (const char *s = strings[index]; *s; s++) {
-        out[n++] = (uint8_t)*s;
-        out[n++] = 0;
-    }
-    out[0] = (uint8_t)n;
-    out[1] = 3;
-    return n;
-}
 
 static const uint8_t keyboard_report[63] = {
     5,    1, 9,    6, 0xa1, 1,    5,    7, 0x19, 0xe0, 0x29, 0xe7, 0x15, 0, 0x25, 1,
@@ -361,6 +373,15 @@ static void scsi(FakeSource *f, const uint8_t *cb, uint32_t wanted, bool in)
     f->data_len = f->data_pos = 0;
     f->csw_status = 0;
     f->commands++;
+    if (f->attention && cb[0] != 0x03 && cb[0] != 0x12) {
+        f->sense = f->attention;
+        f->attention = 0;
+        f->csw_status = 1;
+        f->phase = FAKE_CSW;
+        f->residue = wanted;
+        f->halted_in = in && wanted;
+        return;
+    }
     switch (cb[0]) {
     case 0x00: /* TEST UNIT READY */
     case 0x1b:
@@ -369,11 +390,15 @@ static void scsi(FakeSource *f, const uint8_t *cb, uint32_t wanted, bool in)
         break;
     case 0x03: /* REQUEST SENSE */
         f->reply[0] = 0x70;
+        f->reply[2] = f->sense == 0 ? 0 : f->sense == 0x3a ? 2 : 6;
         f->reply[7] = 10;
+        f->reply[12] = f->sense;
+        f->sense = 0;
         reply(f, wanted, 18);
         break;
     case 0x12: /* INQUIRY */
-        memcpy(f->reply, "\0\x80\4\2\x1f\0\0\0QRDP    FAKE STICK      1.0 ", 36);
+        memcpy(f->reply, "\0\x80\4\2\x1f\0\0\0QRDP                    1.0 ", 36);
+        memcpy(f->reply + 16, f->name, 16);
         reply(f, wanted, 36);
         break;
     case 0x1a: /* MODE SENSE(6) */
@@ -381,10 +406,14 @@ static void scsi(FakeSource *f, const uint8_t *cb, uint32_t wanted, bool in)
         reply(f, wanted, 4);
         break;
     case 0x25: /* READ CAPACITY(10) */
-        f->reply[2] = (FAKE_BLOCKS - 1) >> 8;
-        f->reply[3] = (FAKE_BLOCKS - 1) & 0xff;
+        f->reply[2] = (f->blocks - 1) >> 8 & 0xff;
+        f->reply[3] = (f->blocks - 1) & 0xff;
         f->reply[6] = FAKE_BLOCK >> 8;
         reply(f, wanted, 8);
+        if (f->no_medium) {
+            f->sense = 0x3a;
+            ok = false;
+        }
         break;
     case 0x28: /* READ(10) */
         ok = in && lba + blocks <= FAKE_BLOCKS && blocks * FAKE_BLOCK == wanted;
@@ -392,6 +421,7 @@ static void scsi(FakeSource *f, const uint8_t *cb, uint32_t wanted, bool in)
         f->data_len = wanted;
         break;
     case 0x2a: /* WRITE(10) */
+        f->writes++;
         ok = !in && lba + blocks <= FAKE_BLOCKS && blocks * FAKE_BLOCK == wanted;
         f->write_to = f->disk + (size_t)lba * FAKE_BLOCK;
         f->data_len = wanted;

@@ -78,6 +78,12 @@ typedef struct FakeSource {
     uint32_t data_len, data_pos, residue, tag;
     uint8_t *write_to;
     uint8_t csw_status;
+    uint32_t blocks;   /* what READ CAPACITY says */
+    char name[17];     /* what INQUIRY says */
+    uint8_t attention; /* UNIT ATTENTION with this additional code fails the next command */
+    uint8_t sense;     /* additional code for REQUEST SENSE, 0 for no sense */
+    bool no_medium;    /* READ CAPACITY fails */
+    unsigned writes;   /* WRITE commands begun */
 
     /* the keyboard */
     uint8_t reports[64][8];
