@@ -598,6 +598,34 @@ static void test_timeouts(void)
     end(r);
 }
 
+/* After a time-out the next requests get less time, until the client answers something. */
+static void test_short_patience(void)
+{
+    UsbRig *r = usb_rig_new(FAKE_STICK, USB_SPEED_HIGH, FREERDP);
+
+    r->source->cancel_mode = FAKE_CANCEL_SILENT;
+    usb_rig_enumerate(r);
+    r->source->hold = true;
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t in = fake_guest_bulk_in(r->guest, 0x81, 512);
+        uint64_t patience = i ? USB_TIMEOUT_SILENT_US : USB_TIMEOUT_TRANSFER_US;
+
+        usb_rig_wait(r, patience - 1);
+        unanswered(r, in);
+        usb_rig_wait(r, 2);
+        bulk_answer(r, in, USB_STATUS_IOERROR, 0);
+    }
+    r->source->hold = false;
+    check_stick_works(r, 1);
+    r->source->hold = true;
+    uint64_t in = fake_guest_bulk_in(r->guest, 0x81, 512);
+    usb_rig_wait(r, USB_TIMEOUT_TRANSFER_US - 1);
+    unanswered(r, in);
+    usb_rig_wait(r, 2);
+    bulk_answer(r, in, USB_STATUS_IOERROR, 0);
+    end(r);
+}
+
 /* A client that answers nothing for a minute is told to take its device back. */
 static void test_silence(void)
 {
@@ -1443,6 +1471,7 @@ int main(int argc, char **argv)
     g_test_add_func("/usb-device/cancel-control", test_cancel_control);
     g_test_add_func("/usb-device/strays", test_strays);
     g_test_add_func("/usb-device/timeouts", test_timeouts);
+    g_test_add_func("/usb-device/short-patience", test_short_patience);
     g_test_add_func("/usb-device/silence", test_silence);
     g_test_add_func("/usb-device/may-pend", test_may_pend);
     g_test_add_func("/usb-device/unstamped", test_unstamped);
