@@ -103,6 +103,9 @@ uint32_t device_submit(UsbDevice *d, UsbRequest *request, TransferTimer timer, P
     do {
         request->id = usb_source_next_id(d->source);
     } while (transfer_known(&d->table, request->id));
+    /* The guest's host controller repeats what failed three times before its driver is told. */
+    if (d->silent_since && timer != TRANSFER_TIMER_NONE)
+        timer = TRANSFER_TIMER_SILENT;
     if (!request->timeout_ms && timer != TRANSFER_TIMER_NONE)
         request->timeout_ms = USB_TIMEOUT_TRANSFER_US / 1000;
 

@@ -27,6 +27,7 @@
 #define USB_TIMEOUT_CONTROL_US 6000000u   /* client limit 2 s, plus queueing (urbdrc.md 3.4) */
 #define USB_TIMEOUT_TRANSFER_US 12000000u /* after the client's own 10 s */
 #define USB_TIMEOUT_ISO_US 3000000u
+#define USB_TIMEOUT_SILENT_US 2000000u /* any request of a device that answers nothing */
 #define USB_TIMEOUT_IOCTL_US 2000000u
 #define USB_TOMBSTONE_US 15000000u
 
