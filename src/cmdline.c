@@ -64,6 +64,7 @@ typedef enum OptionId {
     OPT_USB_SLOTS,
     OPT_USB_BOOT,
     OPT_STALL_SECONDS,
+    OPT_SANDBOX,
     OPT_PRINT_READY,
     OPT_RUN_DIR,
     OPT_LOG_LEVEL,
@@ -108,6 +109,8 @@ static const Option options[] = {
      "start from redirected sticks at this place in the boot order; or off, auto (auto)"},
     {"--stall-seconds", OPT_STALL_SECONDS, "N", IN_SERVERS,
      "cut a client off that reads nothing for so long (20)"},
+    {"--sandbox", OPT_SANDBOX, "on|off", IN_SERVERS,
+     "keep this process from opening other files and running programs (on)"},
     {"--print-ready", OPT_PRINT_READY, NULL, IN_SERVERS,
      "print 'READY rdp=ADDR:PORT' on stdout when clients can connect"},
     {"--run-dir", OPT_RUN_DIR, "DIR", IN_SERVERS | IN_CLIENTS,
@@ -382,6 +385,12 @@ static bool apply(Config *config, GPtrArray *listen, const Given *given, GError 
         return boot_place(given, &config->usb_boot, error);
     case OPT_STALL_SECONDS:
         return number(given, &config->stall_seconds, error);
+    case OPT_SANDBOX:
+        config->sandbox = strcmp(given->value, "off") != 0;
+        if (!config->sandbox || strcmp(given->value, "on") == 0)
+            return true;
+        ERR(error, "--sandbox=%s: use on or off", given->value);
+        return false;
     case OPT_PRINT_READY:
         config->print_ready = true;
         return true;

@@ -28,6 +28,7 @@ Config *config_new(ConfigMode mode)
     config->usb_slots = CONFIG_DEFAULT_USB_SLOTS;
     config->usb_boot = CONFIG_USB_BOOT_AUTO;
     config->stall_seconds = CONFIG_DEFAULT_STALL_SECONDS;
+    config->sandbox = true;
     config->keymap = g_strdup("us");
     config->log_level = LOG_LEVEL_INFO;
     return config;

@@ -42,6 +42,7 @@ typedef struct Config {
     char *usb_policy;       /* usbredirfilter rules or NULL */
     unsigned usb_slots;     /* RUN: slots plugged at start, 0..28, default 4 */
     int usb_boot;           /* bootindex of the first slot, or one of CONFIG_USB_BOOT_* */
+    bool sandbox;           /* confine the process (sandbox.h), default true */
     unsigned stall_seconds; /* a client that stops reading is cut off after this, default 20 */
     bool print_ready;       /* "READY rdp=ADDR:PORT" on stdout once clients can connect */
     bool json;              /* STATUS */

@@ -304,6 +304,11 @@ const char *run_qmp_path(const Run *run)
     return run->qmp_path;
 }
 
+GPid run_pid(const Run *run)
+{
+    return run->pid;
+}
+
 static gboolean on_grace_over(gpointer data)
 {
     Run *run = data;

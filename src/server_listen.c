@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <gio/gio.h>
 #include <gio/gunixsocketaddress.h>
+#include <netdb.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -133,6 +134,32 @@ static bool listen_unix(Server *server, const char *path, GError **error)
 
 /* --- TCP --- */
 
+/* Not GResolver: it looks names up in a thread, which would stay, and outside the sandbox. */
+static GList *look_up(const char *host, GError **error)
+{
+    const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *found = NULL;
+    GList *list = NULL;
+
+    int status = getaddrinfo(host, NULL, &hints, &found);
+    if (status != 0)
+        g_set_error_literal(error, G_RESOLVER_ERROR, G_RESOLVER_ERROR_NOT_FOUND,
+                            gai_strerror(status));
+    for (const struct addrinfo *a = found; a; a = a->ai_next) {
+        GSocketAddress *address = g_socket_address_new_from_native(a->ai_addr, a->ai_addrlen);
+        if (G_IS_INET_SOCKET_ADDRESS(address))
+            list = g_list_append(list, g_object_ref(g_inet_socket_address_get_address(
+                                           G_INET_SOCKET_ADDRESS(address))));
+        g_clear_object(&address);
+    }
+    if (found)
+        freeaddrinfo(found);
+    if (!list && error && !*error)
+        g_set_error_literal(error, G_RESOLVER_ERROR, G_RESOLVER_ERROR_NOT_FOUND,
+                            "it has no internet address");
+    return list;
+}
+
 /* GInetAddress list; an empty host is every address. */
 static GList *resolve(const char *host, GError **error)
 {
@@ -141,10 +168,7 @@ static GList *resolve(const char *host, GError **error)
     GInetAddress *literal = g_inet_address_new_from_string(host);
     if (literal)
         return g_list_append(NULL, literal);
-    GResolver *resolver = g_resolver_get_default();
-    GList *found = g_resolver_lookup_by_name(resolver, host, NULL, error);
-    g_object_unref(resolver);
-    return found;
+    return look_up(host, error);
 }
 
 static bool refuse_open(Server *server, const char *text, GList *addresses, GError **error)

@@ -4,6 +4,7 @@
  */
 #include <json-glib/json-glib.h>
 
+#include "sandbox.h"
 #include "server_priv.h"
 
 #define MAX_USB_ROWS 128u
@@ -164,6 +165,7 @@ static char *status_json(Server *server)
     JsonBuilder *b = json_builder_new();
     json_builder_begin_object(b);
     set_string(b, "version", QRDP_VERSION);
+    set_string(b, "sandbox", sandbox_text());
     json_vm(server, b);
     json_builder_set_member_name(b, "listening");
     json_builder_begin_array(b);
@@ -243,6 +245,7 @@ char *server_status(Server *server, bool json)
                            server->vm ? vm_name(server->vm) : "", vm_state(server), width, height);
     for (unsigned i = 0; server_address(server, i); i++)
         g_string_append_printf(out, "listening: %s\n", server_address(server, i));
+    g_string_append_printf(out, "sandbox:   %s\n", sandbox_text());
     text_peers(server, out);
     text_usb(server, out);
     return g_string_free(out, FALSE);
