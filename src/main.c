@@ -450,7 +450,10 @@ static void app_clear(App *app)
     app->leaving = true; /* whatever still calls back finds the door closed */
     set_timer(app, 0, NULL);
     control_free(app->control);
-    server_free(app->server);
+    if (!server_free(app->server)) {
+        run_free(app->run);
+        _exit(app->status);
+    }
     qmp_free(app->qmp);
     run_free(app->run);
     helper_bus_free(app->bus);
@@ -465,7 +468,13 @@ static int serve(Config *config)
 {
     App app = {.config = config, .loop = g_main_loop_new(NULL, FALSE)};
     g_autoptr(GError) error = NULL;
+    sigset_t stops;
+    sigemptyset(&stops);
+    sigaddset(&stops, SIGTERM);
+    sigaddset(&stops, SIGINT);
+    sigaddset(&stops, SIGHUP);
     signal(SIGPIPE, SIG_IGN);
+    sigprocmask(SIG_BLOCK, &stops, NULL);
     if (config->mode == CONFIG_BUS)
         confine(&app); /* GDBus starts threads */
     bool started =
@@ -475,6 +484,7 @@ static int serve(Config *config)
     g_unix_signal_add(SIGTERM, on_signal, &app);
     g_unix_signal_add(SIGINT, on_signal, &app);
     g_unix_signal_add(SIGHUP, on_signal, &app);
+    sigprocmask(SIG_UNBLOCK, &stops, NULL);
     if (started) {
         g_main_loop_run(app.loop);
     } else {

@@ -222,6 +222,9 @@ static void child_setup(gpointer data)
         _exit(127);
     fcntl(setup->listen_fd, F_SETFD, 0);
     signal(SIGPIPE, SIG_DFL);
+    sigset_t none;
+    sigemptyset(&none); /* main.c holds some back until it can handle them */
+    sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
 /* QEMU refused its command line: the likeliest reason is one that it words badly. */

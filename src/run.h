@@ -17,7 +17,8 @@
 typedef struct Run Run;
 
 typedef struct RunCallbacks {
-    /** QEMU has ended. @status is what we should exit with: its own exit status, or 128 + signal. */
+    /** QEMU has ended. @status is what we should exit with: its own exit status, or 128 + signal.
+     */
     void (*exited)(void *user, int status);
 } RunCallbacks;
 

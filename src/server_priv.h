@@ -26,6 +26,7 @@ typedef struct ServerPeer {
     char *user;        /* escaped; NULL until logged in */
     bool logged_in;    /* its password was right */
     bool active;       /* it can be shown pictures */
+    bool evicted;      /* its place went to somebody else before it had logged in */
     bool stopping;     /* it was told to go: of its input only releases count */
     bool told;         /* it knows of the damage and has not asked for a frame since */
     gint64 since_us;   /* wall clock */
