@@ -1,5 +1,7 @@
 """Classes of devices at the client, with their own drivers in the guest: they do there what they are for."""
 
+import struct
+
 import standin
 from qrdp import run_once
 from rig import SharedRig, full, say
@@ -41,6 +43,122 @@ class DeviceRig(SharedRig):
         for name in names:
             log = usb.log(name)
             self.assertEqual(log["violations"], 0, log)
+
+
+    def do(self, kind, *words):
+        """What usbdo prints for these requests, a line each; bytes that came as bytes."""
+        lines = self.agent.shell("usbdo %s %s" % (IDS[kind], " ".join(words)), 180).splitlines()
+        self.assertEqual(len(lines), len(words), lines)
+        return lines
+
+
+def counting(size):
+    """The bytes of usbdo's "+SIZE"."""
+    return bytes((i ^ i >> 8) & 255 for i in range(size))
+
+
+def came(data):
+    """What usbdo prints when these bytes came."""
+    total = 2166136261
+    for byte in data:
+        total = (total ^ byte) * 16777619 & 0xffffffff
+    return "ok %d %s%s" % (len(data), data[:64].hex(), " %08x" % total if len(data) > 64 else "")
+
+
+def sent(size):
+    return "ok %d " % size
+
+
+class RequestTest(DeviceRig):
+    """Everything a driver may ask of a device, of the one that has all of it (tests/standin/multi.c)."""
+
+    def check(self, usb, *pairs):
+        """Pairs of a word for usbdo and what it must print; the interfaces are claimed before."""
+        words = [word for word, _ in pairs]
+        lines = self.do("multi", *words)
+        for (word, wanted), line in zip(pairs, lines):
+            self.assertEqual(line, wanted, "%s: %s" % (word, lines))
+        self.check_strict(usb, "multi")
+
+    def sysfs(self, name):
+        return self.agent.shell("cd /sys/bus/usb/devices; grep -l 0004 */idProduct | while read d; do "
+                                "cat ${d%%/*}/%s 2>/dev/null || cat ${d%%/*}/${d%%/*}%s; done" % (name, name)).strip()
+
+    def plugged(self):
+        client, usb = self.bring([standin.spec("multi", serial="M1")])
+        device = self.agent.wait_usb(IDS["multi"])
+        self.assertEqual((device["serial"], device["speed"]), ("M1", 480))
+        return usb
+
+    def test_descriptors_and_settings(self):
+        usb = self.plugged()
+        self.assertEqual(self.sysfs("configuration"), "first")
+        self.assertEqual(self.sysfs(":1.0/interface"), "settings")
+        self.check(usb, ("cin=80.6.f00.0.64", came(bytes.fromhex("050f0c000107100202000000"))),
+                   ("cin=80.6.300.0.255", came(bytes.fromhex("04030904"))),
+                   ("cin=80.6.301.409.255", came(b"\x0a\3" + "qrdp".encode("utf-16-le"))),
+                   ("cin=80.6.301.409.4", came(b"\x0a\3q\0")),
+                   ("cin=80.6.301.407.255", "error EPIPE"), ("cin=80.6.320.409.255", "error EPIPE"),
+                   ("cin=80.6.201.0.8", came(bytes.fromhex("0902200001020680"))))
+
+        say("alternate settings and zero-length packets")
+        self.check(
+            usb, ("claim=0", sent(0)), ("claim=1", sent(0)), ("setif=0.1", sent(0)),
+            ("out=1.+1000", sent(1000)), ("in=81.2048", came(counting(1000))),
+            ("out=1.+1024", sent(1024)), ("out=1.", sent(0)), ("in=81.4096", came(counting(1024))),
+            ("out=1.", sent(0)), ("in=81.512", sent(0)),
+            ("out=3.+5", sent(5)), ("setif=0.2", sent(0)), ("in=83.64", came(counting(5))),
+            ("out=2.+64", sent(64)), ("in=82.64", came(counting(64))),
+            ("out=2.+3", sent(3)), ("in=82.64", came(counting(3))),
+            ("out=1.+512", sent(512)), ("in=81.512", came(counting(512))),
+            ("cin=81.a.0.0.1", came(b"\2")), ("setif=0.0", sent(0)), ("cin=81.a.0.0.1", came(b"\0")))
+        self.assertEqual(usb.log("multi")["alt"], 0)
+
+        say("a halt, remote wake-up")
+        self.check(
+            usb, ("claim=1", sent(0)), ("cout=2.3.0.83.", sent(0)), ("cin=82.0.0.83.2", came(b"\1\0")),
+            ("in=83.64", "error EPIPE"), ("halt=83", sent(0)), ("cin=82.0.0.83.2", came(b"\0\0")),
+            ("out=3.+9", sent(9)), ("in=83.64", came(counting(9))),
+            ("cout=0.3.1.0.", sent(0)), ("cin=80.0.0.0.2", came(b"\3\0")),
+            ("cout=0.1.1.0.", sent(0)), ("cin=80.0.0.0.2", came(b"\1\0")))
+
+        say("the second configuration")
+        self.check(usb, ("setcfg=2", sent(0)), ("claim=0", sent(0)), ("cin=80.8.0.0.1", came(b"\2")),
+                   ("out=4.+700", sent(700)), ("in=84.1024", came(counting(700))))
+        self.assertEqual(self.sysfs("configuration"), "second")
+        self.assertEqual(usb.log("multi")["configuration"], 2)
+
+    def test_requests(self):
+        """Class and vendor requests to a device, an interface, an endpoint and others, both ways."""
+        usb = self.plugged()
+        for turn in range(2):
+            pairs = [("claim=0", sent(0)), ("claim=1", sent(0))]
+            for kind in (0x20, 0x40):
+                for recipient, index in ((0, 0xbeef), (1, 0x0501), (2, 0x0083), (3, 0x7700)):
+                    for data in (b"", b"\xa5", counting(64), counting(3000)):
+                        kept = struct.pack("<BBHHH", kind | recipient, 0x10, 0x1234, index, len(data)) + data
+                        asked = struct.pack("<BBHHH", 0x80 | kind | recipient, 0x11, 0xabcd, index, 4096)
+                        out = "+%d" % len(data) if data == counting(len(data)) and data else data.hex()
+                        pairs += [("cout=%x.10.1234.%x.%s" % (kind | recipient, index, out), sent(len(data))),
+                                  ("cin=%x.11.abcd.%x.4096" % (0x80 | kind | recipient, index),
+                                   came(asked + kept))]
+                pairs += [("cin=%x.77.0.0.4" % (0x80 | kind), "error EPIPE"),
+                          ("cout=%x.77.0.0.00" % kind, "error EPIPE")]
+            self.check(usb, *pairs)
+            if turn == 0:
+                usb.unplug("multi")
+                self.agent.wait_usb(IDS["multi"], present=False)
+                usb.plug(standin.spec("multi"))
+                self.agent.wait_usb(IDS["multi"])
+
+    def test_long_transfers(self):
+        """A mebibyte goes out in pieces, and comes back in one."""
+        usb = self.plugged()
+        self.check(usb, ("claim=0", sent(0)), ("setif=0.1", sent(0)),
+                   ("out=1.+1048576", sent(1 << 20)), ("in=81.1048576", came(counting(1 << 20))),
+                   ("out=1.+600001", sent(600001)), ("in=81.1048576", came(counting(600001))),
+                   ("out=1.+262144", sent(262144)), ("out=1.", sent(0)),
+                   ("in=81.1048576", came(counting(262144))))
 
 
 class SerialTest(DeviceRig):

@@ -21,7 +21,7 @@ static uint8_t next_address[3] = {0, 2, 2};
 static FILE *trace_file;
 
 static const DeviceOps *const kinds[] = {
-    &stick_ops, &keyboard_ops, &loop_ops, &ftdi_ops, &cp210x_ops, &pl2303_ops,
+    &stick_ops, &keyboard_ops, &loop_ops, &ftdi_ops, &cp210x_ops, &pl2303_ops, &multi_ops,
 };
 
 static const struct {
@@ -260,7 +260,7 @@ Device *bus_plug(const char *spec, char *err, size_t errsize)
     TAILQ_INSERT_TAIL(&devices, d, link);
     device_reset(d);
     device_configure(d, 1); /* the client's kernel configures what it finds ... */
-    for (unsigned i = 0; i < d->n_interfaces; i++)
+    for (unsigned i = 0; i < device_config(d)->n_interfaces; i++)
         d->kernel_bound[i] = ops->kernel_driver; /* ... and binds its drivers */
     d->resets = d->set_configurations = 0;
     trace(d, "plugged, bus %u address %u port %u", d->bus, d->address, d->port);
