@@ -9,7 +9,8 @@
  *
  * Answered here without asking the device: descriptors that the probe has read, configuration and
  * settings, and what concerns the bus and not the device (address, link power: the real link is the
- * client's). Never passed on raw: SET_ADDRESS, SET_CONFIGURATION, SET_INTERFACE. QEMU has packets
+ * client's). Strings are asked of the device: a guest reads each once, so a cache would save nothing,
+ * and some devices change theirs. Never passed on raw: SET_ADDRESS, SET_CONFIGURATION, SET_INTERFACE. QEMU has packets
  * of their own for the latter two, and a device changed behind our back would have other endpoints
  * than we and the client believe.
  *
