@@ -380,7 +380,6 @@ void peer_free(Peer *peer)
     g_free(peer->reason);
     g_free(peer->user);
     g_free(peer->label);
-    g_free(peer->status_line);
     g_mutex_clear(&peer->cut_lock);
     g_cond_clear(&peer->cut_done);
     g_free(peer);

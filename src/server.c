@@ -110,7 +110,6 @@ static void server_peer_free(gpointer data)
     framebuffer_viewer_free(p->viewer);
     g_free(p->key);
     g_free(p->user);
-    g_free(p->display);
     g_free(p->usb);
     g_free(p);
 }
@@ -547,11 +546,9 @@ void server_peer_ui_size(Server *server, guint id, void *data)
         vm_set_ui_info(server->vm, size->width, size->height, size->width_mm, size->height_mm);
 }
 
-void server_peer_status(Server *server, guint id, void *line)
+void server_peer_status(Server *server, guint id, void *status)
 {
-    ServerPeer *p = server_peer(server, id);
-    g_free(p->display);
-    p->display = g_strdup(line);
+    server_peer(server, id)->display = *(const PeerDisplayStatus *)status;
 }
 
 void server_peer_usb_latency(Server *server, guint id, void *latencies)

@@ -17,14 +17,25 @@
 #include "server_priv.h"
 
 #define BACKLOG 16
+#define ACCEPT_PAUSE_MS 500
+#define WARN_WINDOW_US 60000000u
+#define WARN_BURST 5u
 
-static void listener_free(gpointer data)
+static void set_source(ServerListener *l, GSource *source)
 {
-    ServerListener *l = data;
     if (l->source) {
         g_source_destroy(l->source);
         g_source_unref(l->source);
     }
+    l->source = source;
+    if (source)
+        g_source_attach(source, NULL);
+}
+
+static void listener_free(gpointer data)
+{
+    ServerListener *l = data;
+    set_source(l, NULL);
     if (l->socket) {
         g_socket_close(l->socket, NULL);
         g_object_unref(l->socket);
@@ -41,15 +52,45 @@ void server_listeners_close(Server *server)
     g_ptr_array_set_size(server->listeners, 0);
 }
 
+static void start_accepting(ServerListener *l);
+
+static gboolean on_accept_again(gpointer data)
+{
+    start_accepting(data);
+    return G_SOURCE_REMOVE;
+}
+
+/* Without a descriptor for it the client stays in the queue, and the socket readable for ever. */
+static void pause_accepting(ServerListener *l, const GError *error)
+{
+    GSource *pause = g_timeout_source_new(ACCEPT_PAUSE_MS);
+    if (log_limit(&l->server->refused, (uint64_t)g_get_monotonic_time(), WARN_WINDOW_US,
+                  WARN_BURST))
+        log_warning("server", "a client must wait at %s: %s", l->text, error->message);
+    g_source_set_callback(pause, on_accept_again, l, NULL);
+    set_source(l, pause);
+}
+
 static gboolean on_incoming(GSocket *socket, GIOCondition condition, gpointer data)
 {
-    Server *server = data;
-    GSocket *client = g_socket_accept(socket, NULL, NULL);
+    ServerListener *l = data;
+    GError *error = NULL;
+    GSocket *client = g_socket_accept(socket, NULL, &error);
     if (client) {
-        server_accept(server, client);
+        server_accept(l->server, client);
         g_object_unref(client);
+    } else if (!g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK)) {
+        pause_accepting(l, error);
     }
-    return G_SOURCE_CONTINUE;
+    g_clear_error(&error);
+    return G_SOURCE_CONTINUE; /* or it was destroyed: that holds */
+}
+
+static void start_accepting(ServerListener *l)
+{
+    GSource *source = g_socket_create_source(l->socket, G_IO_IN, NULL);
+    g_source_set_callback(source, G_SOURCE_FUNC(on_incoming), l, NULL);
+    set_source(l, source);
 }
 
 static char *address_text(GSocketAddress *address)
@@ -87,9 +128,8 @@ static void add_listener(Server *server, GSocket *socket, const char *unix_path)
     l->socket = socket;
     l->text = local ? address_text(local) : g_strdup("?");
     l->unix_path = g_strdup(unix_path);
-    l->source = g_socket_create_source(socket, G_IO_IN, NULL);
-    g_source_set_callback(l->source, G_SOURCE_FUNC(on_incoming), server, NULL);
-    g_source_attach(l->source, NULL);
+    l->server = server;
+    start_accepting(l);
     g_ptr_array_add(server->listeners, l);
     g_clear_object(&local);
 }

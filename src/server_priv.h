@@ -9,6 +9,7 @@
 #include "cert.h"
 #include "input.h"
 #include "peer.h"
+#include "peer_display.h"
 #include "qmp.h"
 #include "server.h"
 #include "throttle.h"
@@ -31,12 +32,13 @@ typedef struct ServerPeer {
     bool told;         /* it knows of the damage and has not asked for a frame since */
     gint64 since_us;   /* wall clock */
     gint64 stopped_us; /* monotonic, once .stopping */
-    char *display;     /* one line for status */
+    PeerDisplayStatus display;
     UsbLatencies *usb; /* NULL: none told yet */
     FramebufferViewer *viewer;
 } ServerPeer;
 
 typedef struct ServerListener {
+    Server *server;
     char *text; /* as status shows it: "127.0.0.1:3389", "unix:/path" */
     GSocket *socket;
     GSource *source;
@@ -109,8 +111,7 @@ typedef struct ServerUiSize {
     uint32_t width, height, width_mm, height_mm;
 } ServerUiSize;
 void server_peer_ui_size(Server *server, guint id, void *size);
-/** @line: one line of text. */
-void server_peer_status(Server *server, guint id, void *line);
+void server_peer_status(Server *server, guint id, void *status);
 void server_peer_usb_latency(Server *server, guint id, void *latencies);
 /** @reason: text; the last thing a peer posts. */
 void server_peer_ended(Server *server, guint id, void *reason);
