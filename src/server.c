@@ -111,6 +111,7 @@ static void server_peer_free(gpointer data)
     g_free(p->key);
     g_free(p->user);
     g_free(p->usb);
+    g_free(p->flavour);
     g_free(p);
 }
 

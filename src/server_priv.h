@@ -19,6 +19,12 @@
 #define SERVER_WATCHDOG_SECONDS 1u
 
 /** One admitted connection, from accept to the end of its thread. */
+/** What kind of USB redirection a client does, and what that rests on. */
+typedef struct ServerUsbFlavour {
+    char name[16];
+    char evidence[160];
+} ServerUsbFlavour;
+
 typedef struct ServerPeer {
     guint id;
     Peer *peer;
@@ -34,6 +40,8 @@ typedef struct ServerPeer {
     gint64 stopped_us; /* monotonic, once .stopping */
     PeerDisplayStatus display;
     UsbLatencies *usb; /* NULL: none told yet */
+
+    ServerUsbFlavour *flavour; /* NULL: it has brought no USB device */
     FramebufferViewer *viewer;
 } ServerPeer;
 
@@ -113,6 +121,8 @@ typedef struct ServerUiSize {
 void server_peer_ui_size(Server *server, guint id, void *size);
 void server_peer_status(Server *server, guint id, void *status);
 void server_peer_usb_latency(Server *server, guint id, void *latencies);
+/** @flavour: ServerUsbFlavour. */
+void server_peer_usb_flavour(Server *server, guint id, void *flavour);
 /** @reason: text; the last thing a peer posts. */
 void server_peer_ended(Server *server, guint id, void *reason);
 

@@ -153,6 +153,10 @@ static void json_peers(Server *server, JsonBuilder *b)
         set_string(b, "state", peer_state(p));
         set_string(b, "since", since);
         json_display(b, &p->display);
+        if (p->flavour) {
+            set_string(b, "usb_flavour", p->flavour->name);
+            set_string(b, "usb_evidence", p->flavour->evidence);
+        }
         if (p->usb) {
             json_builder_set_member_name(b, "usb_latency_us");
             json_builder_begin_object(b);
@@ -270,6 +274,9 @@ static void text_peers(Server *server, GString *out)
         g_string_append_printf(out, "client %u:  %s, %s since %s\n", p->id,
                                p->user ? p->user : p->address, peer_state(p), since);
         text_display(out, &p->display);
+        if (p->flavour)
+            g_string_append_printf(out, "           USB as %s does it: %s\n", p->flavour->name,
+                                   p->flavour->evidence);
         if (p->usb)
             text_latency(p->usb, out);
         g_free(since);

@@ -234,3 +234,13 @@ class Features(FailureRig):
         self.agent.wait_usb(STICK, present=False, seconds=60)
         self.agent.wait_mount(0)
         self.check_next_client()
+
+    def test_status(self):
+        """qrdp status names the client's flavour."""
+        client, usb = self.bring([standin.spec("loop")])
+        self.agent.wait_usb(LOOP, seconds=60)
+        wanted = "freerdp2" if self.stock.program.freerdp2 else "freerdp3"
+        row, = self.server.status()["clients"]
+        self.assertEqual(row.get("usb_flavour"), wanted, row)
+        self.assertIn("UsbDevice 5, MessageId 0", row["usb_evidence"])
+        self.assertIn("USB as %s does it" % wanted, self.server.status_text())
