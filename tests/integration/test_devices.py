@@ -161,6 +161,95 @@ class RequestTest(DeviceRig):
                    ("in=81.1048576", came(counting(262144))))
 
 
+class ClassTest(DeviceRig):
+    """A security key, a smart-card reader, a network adapter."""
+
+    def twice(self, usb, kind, driver=None):
+        """Plugged in, and once more: yields what the guest says of the device."""
+        for turn in range(2):
+            yield self.agent.wait_usb(IDS[kind], driver, seconds=60)
+            self.check_strict(usb, kind)
+            usb.unplug(kind)
+            self.agent.wait_usb(IDS[kind], present=False)
+            if turn == 0:
+                usb.plug(standin.spec(kind))
+
+    def test_security_key(self):
+        client, usb = self.bring([standin.spec("fido")])
+        for device in self.twice(usb, "fido", "usbhid"):
+            node = wait_for(lambda: self.agent.run("ls /sys/bus/usb/devices/%s:1.0/*/hidraw" % device["port"])[1]
+                            .strip(), 30, "the key's hidraw node")
+            nonce = bytes(range(100, 108))
+            reply = self.reports(node, ctap(0xffffffff, 0x86, nonce), 1)
+            self.assertEqual(reply[0][:15], bytes.fromhex("ffffffff860011") + nonce)
+            channel, = struct.unpack(">I", reply[0][15:19])
+            for size in (0, 1, 57, 58, 1000):
+                say("ping with %d bytes" % size)
+                ping = ctap(channel, 0x81, counting(size))
+                self.assertEqual(self.reports(node, ping, len(ping)), ping)
+            self.assertEqual(self.reports(node, ctap(channel, 0x88, b""), 1), ctap(channel, 0x88, b""))
+            self.assertEqual(self.reports(node, ctap(channel, 0xff, b"")[:1], 1), ctap(channel, 0xbf, b"\1"))
+            self.assertEqual(usb.command("winks fido"), "winks=1")
+
+    def reports(self, node, out, count):
+        """Sends reports to a hidraw node and gives the next ones that come."""
+        write = "".join("printf '\\0%s' >&3; " % "".join("\\%03o" % byte for byte in report) for report in out)
+        got = self.agent.shell("exec 3<>/dev/%s; %s dd bs=64 count=%d <&3 2>/dev/null | hexdump -v -e '1/1 \"%%02x\"'"
+                               % (node, write, count), 60)
+        data = bytes.fromhex(got.strip())
+        return [data[at:at + 64] for at in range(0, len(data), 64)]
+
+    def test_card_reader(self):
+        client, usb = self.bring([standin.spec("ccid")])
+
+        def message(kind, sequence, data=b"", extra=0):
+            return struct.pack("<BIBBBBB", kind, len(data), 0, sequence, extra, 0, 0) + data
+
+        def exchange(kind, sequence, data=b""):
+            return ("out=1." + message(kind, sequence, data).hex(), "in=82.271")
+        apdu = bytes.fromhex("00b0000010") + bytes(range(16))
+        block = bytes.fromhex("00b00000c8") + counting(200)
+        for device in self.twice(usb, "ccid"):
+            say("status, power on, two APDUs, the card is taken out")
+            lines = self.do("ccid", "claim=0", "in=83.8", *exchange(0x65, 1), *exchange(0x62, 2),
+                            *exchange(0x6f, 3, apdu), *exchange(0x6f, 4, block), "cin=a1.2.0.0.4")
+            self.assertEqual(lines[1], came(b"\x50\3"))
+            self.assertEqual(lines[3::2][:4], [
+                came(message(0x81, 1, extra=1)),
+                came(message(0x80, 2, bytes.fromhex("3b848001") + b"qrdp\1")),
+                came(message(0x80, 3, apdu[5:] + b"\x90\0")),
+                came(message(0x80, 4, block[5:] + b"\x90\0"))], lines)
+            self.assertEqual(lines[-1], came(bytes.fromhex("a00f0000")))
+            waiting = self.agent.start_script("usbdo %s claim=0 timeout=60000 in=83.8" % IDS["ccid"])
+            usb.command("card ccid out")
+            self.assertEqual(self.agent.finish(waiting, 90)[1].splitlines()[-1], came(b"\x50\2"))
+            lines = self.do("ccid", "claim=0", *exchange(0x62, 5))
+            self.assertEqual(lines[2], came(struct.pack("<BIBBBBB", 0x80, 0, 0, 5, 0x42, 0xfe, 0)))
+            usb.command("card ccid in")
+
+    def test_network(self):
+        client, usb = self.bring([standin.spec("ecm")])
+        for device in self.twice(usb, "ecm", "cdc_ether"):
+            name = self.agent.shell("ls /sys/bus/usb/devices/%s:1.0/net" % device["port"]).strip()
+            self.assertEqual(self.agent.shell("cat /sys/class/net/%s/address" % name).strip(), "02:12:09:00:00:02")
+            self.agent.shell("ip addr add 10.9.0.2/24 dev %s; ip link set %s up" % (name, name))
+            wait_for(lambda: self.agent.shell("cat /sys/class/net/%s/carrier" % name).strip() == "1", 30,
+                     "the adapter to tell that it is connected")
+            for size in (56, 470, 1472):  # 470: the frame is one packet exactly
+                say("%s: pings of %d bytes" % (name, size))
+                output = self.agent.shell("ping -c 10 -i 0.1 -W 30 -s %d 10.9.0.1" % size, 120)
+                self.assertIn("10 packets received, 0% packet loss", output)
+            self.assertIn("pings=30 ", usb.command("state ecm"))
+
+
+def ctap(channel, command, data):
+    """The reports of a CTAPHID message."""
+    reports = [struct.pack(">IBH", channel, command, len(data)) + data[:57]]
+    for sequence, at in enumerate(range(57, len(data), 59)):
+        reports.append(struct.pack(">IB", channel, sequence) + data[at:at + 59])
+    return [report.ljust(64, b"\0") for report in reports]
+
+
 class SerialTest(DeviceRig):
     """Serial adapters. QEMU reads them ahead (usbredir's buffered bulk)."""
 

@@ -211,8 +211,8 @@ struct Xfer {
     uint32_t stream_id;
 };
 
-extern const DeviceOps stick_ops, keyboard_ops, loop_ops, ftdi_ops, cp210x_ops, pl2303_ops,
-    multi_ops;
+extern const DeviceOps ccid_ops, ecm_ops, fido_ops, stick_ops, keyboard_ops, loop_ops, ftdi_ops,
+    cp210x_ops, pl2303_ops, multi_ops;
 
 /* bus.c */
 void bus_lock(void);
