@@ -41,26 +41,26 @@ enum {
 
 static const UrbdrcFlavour freerdp2 = {
     .name = "freerdp2",
-    .quirks = USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP,
+    .quirks =
+        USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP | USB_QUIRK_EQUAL_ISO_PACKETS,
     .typed_set_requests = false,
     .pipe_request_needs_barrier = false, /* it answers each */
-    .equal_iso_packets = true,
 };
 
 static const UrbdrcFlavour freerdp3 = {
     .name = "freerdp3",
-    .quirks = USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP,
+    .quirks =
+        USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP | USB_QUIRK_EQUAL_ISO_PACKETS,
     .typed_set_requests = false,
     .pipe_request_needs_barrier = true,
-    .equal_iso_packets = true,
 };
 
 static const UrbdrcFlavour windows = {
     .name = "windows",
-    .quirks = USB_QUIRK_TRANSFERS_MAY_PEND, /* no time-out of its own is known */
+    /* no time-out of its own is known */
+    .quirks = USB_QUIRK_TRANSFERS_MAY_PEND | USB_QUIRK_ISO_WHOLE_FRAMES,
     .typed_set_requests = true,
     .pipe_request_needs_barrier = false,
-    .equal_iso_packets = false,
 };
 
 /* By the letter of the specification, as its own server side is (usb.rs). Not run by us: its client
@@ -70,17 +70,15 @@ static const UrbdrcFlavour ironrdp = {
     .quirks = USB_QUIRK_TRANSFERS_MAY_PEND,
     .typed_set_requests = true,
     .pipe_request_needs_barrier = false,
-    .equal_iso_packets = false,
 };
 
 /* Asks for the least: CONTROL_TRANSFER carries any request, the barrier does no harm. */
 static const UrbdrcFlavour unknown = {
     .name = "unknown",
-    .quirks =
-        USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP | USB_QUIRK_TRANSFERS_MAY_PEND,
+    .quirks = USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP |
+              USB_QUIRK_TRANSFERS_MAY_PEND | USB_QUIRK_EQUAL_ISO_PACKETS,
     .typed_set_requests = false,
     .pipe_request_needs_barrier = true,
-    .equal_iso_packets = true,
 };
 
 static bool announced_as_freerdp_does(const UrbdrcAddDevice *d, uint32_t message_id)

@@ -24,9 +24,6 @@ typedef struct UrbdrcFlavour {
     /** PIPE_REQUEST may go unanswered: FreeRDP 3.13-3.22 drop the reply. A GET_DESCRIPTOR right
      * behind it tells when it has been executed. */
     bool pipe_request_needs_barrier;
-    /** Isochronous packets all have the size OutputBufferSize / NumberOfPackets, whatever the
-     * packet table says. */
-    bool equal_iso_packets;
 } UrbdrcFlavour;
 
 /** earlyCapabilityFlags RNS_UD_CS_SUPPORT_SKIP_CHANNELJOIN (MS-RDPBCGR 2.2.1.3.2): FreeRDP 3 sets

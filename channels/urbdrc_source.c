@@ -405,7 +405,8 @@ static bool submit_iso(UrbdrcSource *s, const UsbRequest *r)
         r->n_packets > URBDRC_MAX_ISO_PACKETS || (!in && !r->data))
         return false;
     for (uint32_t i = 0; i < r->n_packets; i++) {
-        if (s->flavour->equal_iso_packets && r->packets[i].length != r->packets[0].length)
+        if (s->usb.quirks & USB_QUIRK_EQUAL_ISO_PACKETS &&
+            r->packets[i].length != r->packets[0].length)
             return false;
         if (r->packets[i].length > entry.packet_size)
             entry.packet_size = r->packets[i].length;
@@ -418,6 +419,8 @@ static bool submit_iso(UrbdrcSource *s, const UsbRequest *r)
     m.transfer.urb.function = URB_ISOCH_TRANSFER;
     m.transfer.urb.request_id = r->id;
     m.transfer.urb.iso.pipe = pipe->handle;
+    /* As soon as possible after what is queued already: FreeRDP has no frame numbers, and those of
+     * Windows would be a round trip old. */
     m.transfer.urb.iso.flags = (in ? URB_FLAG_IN : 0) | URB_FLAG_START_ISO_ASAP;
     m.transfer.urb.iso.n_packets = r->n_packets;
     m.transfer.urb.iso.packets = packets;

@@ -189,10 +189,24 @@ static bool add_endpoint(UsbAltSetting *alt, Reader *r, char *why, size_t size)
     e.max_packet = e.max_packet_raw & 0x7ff;
     unsigned mult = 1 + ((e.max_packet_raw >> 11) & 3);
     e.mult = (uint8_t)(mult > 3 ? 3 : mult);
+    e.interval_bytes = (uint32_t)e.max_packet * e.mult;
     if (e.interval == 0 && (e.type == USB_ENDPOINT_INTERRUPT || e.type == USB_ENDPOINT_ISO))
         e.interval = 1;
     alt->endpoints[alt->n_endpoints++] = e;
     return true;
+}
+
+/* SuperSpeed: a service interval holds bursts of packets (USB 3.2, 9.6.7). The device's own sum is
+ * taken if it is possible. */
+static void add_companion(UsbEndpoint *e, Reader *r)
+{
+    uint32_t burst = reader_u8(r), attributes = reader_u8(r), bytes = reader_u16(r);
+    uint32_t mult = e->type == USB_ENDPOINT_ISO ? attributes & 3 : 0;
+
+    if (!reader_ok(r) || burst > 15 || mult > 2)
+        return;
+    uint32_t most = e->max_packet * (burst + 1) * (mult + 1);
+    e->interval_bytes = bytes > 0 && bytes < most ? bytes : most;
 }
 
 /* Steps to the next descriptor: its body in @body. False at the end or on nonsense (r failed). */
@@ -225,6 +239,8 @@ static bool walk_configuration(UsbConfiguration *c, char *why, size_t size)
         } else if (type == LIBUSB_DT_ENDPOINT && alt) {
             if (!add_endpoint(alt, &body, why, size))
                 return false;
+        } else if (type == LIBUSB_DT_SS_ENDPOINT_COMPANION && alt && alt->n_endpoints > 0) {
+            add_companion(&alt->endpoints[alt->n_endpoints - 1], &body);
         }
     }
     if (!reader_done(&r)) {

@@ -168,6 +168,21 @@ bool device_over_cap(const UsbDevice *d)
     return d->packets >= USB_MAX_IN_FLIGHT || d->packet_bytes >= USB_MAX_BYTES_IN_FLIGHT;
 }
 
+void device_note_round_trip(UsbDevice *d, uint64_t us)
+{
+    uint64_t slower = d->round_trip + d->round_trip / 16 + 250;
+
+    if (us > (uint64_t)INT64_MAX) /* a correction that went below zero */
+        us = 0;
+    d->round_trip = d->round_trip == 0 || us < slower ? us + (us == 0) : slower;
+    d->stats.round_trip_us = (uint32_t)(d->round_trip > UINT32_MAX ? UINT32_MAX : d->round_trip);
+}
+
+uint64_t device_round_trip(const UsbDevice *d)
+{
+    return d->round_trip ? d->round_trip : DEVICE_ROUND_TRIP_US;
+}
+
 void device_pump(UsbDevice *d)
 {
     d->starved = false;
@@ -175,6 +190,7 @@ void device_pump(UsbDevice *d)
     for (unsigned i = 0; i < DEVICE_PIPES; i++) {
         pipe_pump(d, &d->pipes[i]);
         stream_refill(d, &d->pipes[i]);
+        iso_pump(d, &d->pipes[i]);
     }
 }
 
@@ -182,7 +198,9 @@ static void finish_transfer(UsbDevice *d, const Transfer *t, const UsbCompletion
 {
     Packet *p = t->owner;
 
-    if (!p)
+    if (!p && d->pipes[pipe_index(t->endpoint)].iso)
+        iso_complete(d, t, c);
+    else if (!p)
         stream_complete(d, t, c);
     else if (p->type == PACKET_BULK || p->type == PACKET_INTERRUPT)
         pipe_complete(d, t, c);
@@ -213,6 +231,7 @@ static void drop_all(UsbDevice *d)
     for (unsigned i = 0; i < DEVICE_PIPES; i++) {
         pipe_drop_all(d, &d->pipes[i]);
         d->pipes[i].stream = (Stream){0};
+        iso_forget(d, &d->pipes[i]);
     }
     d->stream_requests = 0;
 }
@@ -359,6 +378,15 @@ static void on_event(void *user, RedirEvent *e)
     case REDIR_STOP_BULK:
         bulkin_stop(d, e);
         break;
+    case REDIR_START_ISO:
+        iso_start(d, e);
+        break;
+    case REDIR_STOP_ISO:
+        iso_stop(d, e->id, e->endpoint);
+        break;
+    case REDIR_ISO:
+        iso_packet(d, e);
+        break;
     case REDIR_CANCEL: /* an unknown id has been answered already */
         if (!control_cancel(d, e->id))
             pipe_cancel(d, e->id);
@@ -394,16 +422,30 @@ static ptrdiff_t on_write(void *user, const uint8_t *data, size_t len)
 
 /* ---- events of the source's ---- */
 
+/* How long requests take that do not wait for anything but the way and the device. */
+static void time_request(UsbDevice *d, const Transfer *t, const UsbCompletion *c)
+{
+    const Packet *p = t->owner;
+
+    if (d->callbacks->now && p && p->type != PACKET_BULK && p->type != PACKET_INTERRUPT &&
+        c->status != USB_STATUS_TIMEOUT && d->now >= t->t0)
+        device_note_round_trip(d, d->now - t->t0);
+}
+
 static void on_complete(void *user, const UsbCompletion *completion)
 {
     UsbDevice *d = user;
     UsbCompletion c = *completion;
     Transfer t;
 
-    device_enter(d);
+    if (d->callbacks->now)
+        device_enter_at(d, d->callbacks->now(d->user));
+    else
+        device_enter(d);
     d->silent_since = 0;
     if (transfer_complete(&d->table, c.id, &t) == TRANSFER_WAS_LIVE) {
         d->stats.completions++;
+        time_request(d, &t, &c);
         if (c.length > t.length) { /* the source has checked; QEMU must never get more */
             c.length = t.length;
             c.status = USB_STATUS_BABBLE;
@@ -553,6 +595,7 @@ uint64_t usb_device_deadline(const UsbDevice *d)
 
     if (!active(d))
         return UINT64_MAX;
+    deadline = earlier(deadline, iso_deadline(d));
     if (full_since != UINT64_MAX && d->now < full_since + DEVICE_CANCEL_PERIOD_US)
         deadline = earlier(deadline, full_since + DEVICE_CANCEL_PERIOD_US);
     if (d->over_cap && d->now < d->over_cap_since + USB_TIMEOUT_TRANSFER_US)
@@ -587,6 +630,7 @@ void usb_device_tick(UsbDevice *d, uint64_t now_us)
     device_enter_at(d, now_us);
     while (transfer_expire(&d->table, &t))
         time_out(d, &t);
+    iso_tick(d);
     if (d->silent_since && d->now - d->silent_since > DEVICE_SILENCE_US && d->source &&
         !d->source->gone && !d->retired) {
         d->retired = true;

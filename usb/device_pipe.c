@@ -56,7 +56,7 @@ static UsbStatus check(UsbDevice *d, const RedirEvent *e)
         return USB_STATUS_INVAL;
     if (d->pipes[pipe_index(e->endpoint)].stream.running) /* device_bulkin.c reads it */
         return USB_STATUS_INVAL;
-    if (e->type == REDIR_INTERRUPT && (!out || e->length > ep->max_packet))
+    if (e->type == REDIR_INTERRUPT && (!out || e->length > ep->interval_bytes))
         return USB_STATUS_INVAL;
     if (device_over_cap(d))
         return USB_STATUS_IOERROR;

@@ -2,7 +2,7 @@
  * Shared by the files of UsbDevice: device.c (states, events, completions), device_control.c (what
  * goes over endpoint 0 or changes the configuration), device_pipe.c (bulk, interrupt OUT),
  * device_stream.c (reading ahead on interrupt IN, and the streams that are refused),
- * device_bulkin.c (reading ahead on bulk IN: serial adapters).
+ * device_bulkin.c (reading ahead on bulk IN: serial adapters), device_iso.c (isochronous).
  *
  * Owner, thread: as UsbDevice.
  */
@@ -21,6 +21,7 @@
 #define DEVICE_OUT_WINDOW_REQUESTS 32u
 #define DEVICE_CANCEL_PERIOD_US 1000000u /* USB_MAX_TOMBSTONES cancels in this time are a flood */
 #define DEVICE_SILENCE_US 60000000u      /* nothing but timeouts for so long: give it back */
+#define DEVICE_ROUND_TRIP_US 60000u      /* until it has been measured */
 #define DEVICE_MAX_INPUT (1u << 20)      /* bytes of QEMU's that wait for room */
 
 typedef enum PacketType {
@@ -76,6 +77,9 @@ typedef struct Stream {
     uint64_t next_id;
 } Stream;
 
+/** A running isochronous stream; device_iso.c knows what is in it. */
+typedef struct IsoStream IsoStream;
+
 typedef struct Pipe {
     const UsbEndpoint *endpoint; /* in the active settings, NULL if there is none */
     uint8_t interface;
@@ -84,6 +88,7 @@ typedef struct Pipe {
     uint32_t live_bytes; /* at the source */
     uint32_t live_requests;
     Stream stream;
+    IsoStream *iso; /* owned, NULL if none runs */
 } Pipe;
 
 typedef enum StorageKind {
@@ -126,6 +131,8 @@ struct UsbDevice {
     uint32_t packets;      /* in all queues, internal ones excepted */
     uint64_t packet_bytes; /* sum of their .length */
     uint32_t stream_requests;
+    uint32_t iso_requests;
+    uint64_t round_trip;     /* us, 0 if unknown: see device_note_round_trip() */
     bool starved;            /* something waits for a place in the table */
     bool streams_paused;     /* QEMU does not read */
     bool over_cap;           /* since .over_cap_since */
@@ -154,6 +161,11 @@ void device_rebuild_pipes(UsbDevice *d);
 TransferTimer device_data_timer(const UsbDevice *d);
 /** Tries again whatever waited for room in the table. */
 void device_pump(UsbDevice *d);
+/** A request took @us, of which the device itself may have needed a part. The estimate follows the
+ * quickest at once and slower ones by and by. */
+void device_note_round_trip(UsbDevice *d, uint64_t us);
+/** Microseconds to the client and back, a guess while nothing is known. */
+uint64_t device_round_trip(const UsbDevice *d);
 
 void device_enter(UsbDevice *d);
 void device_enter_at(UsbDevice *d, uint64_t now_us);
@@ -218,5 +230,21 @@ void bulkin_stop(UsbDevice *d, const RedirEvent *event);
 /** Passes on what one request has brought: @length bytes of @data and how it ended. */
 void bulkin_report(UsbDevice *d, Pipe *pipe, UsbStatus status, const uint8_t *data,
                    uint32_t length);
+
+/* device_iso.c */
+void iso_start(UsbDevice *d, const RedirEvent *event);
+void iso_stop(UsbDevice *d, uint64_t id, uint8_t endpoint);
+void iso_packet(UsbDevice *d, const RedirEvent *event);
+void iso_complete(UsbDevice *d, const Transfer *transfer, const UsbCompletion *completion);
+void iso_pump(UsbDevice *d, Pipe *pipe);
+/** Ends a stream that the guest did not stop, and tells it so. */
+void iso_abort(UsbDevice *d, Pipe *pipe);
+/** Frees it; its requests are not withdrawn. */
+void iso_forget(UsbDevice *d, Pipe *pipe);
+/** Whether the guest has stopped the stream and its last packets are still being played. */
+bool iso_pipe_draining(const Pipe *pipe);
+bool iso_draining(const UsbDevice *d);
+uint64_t iso_deadline(const UsbDevice *d);
+void iso_tick(UsbDevice *d);
 
 #endif

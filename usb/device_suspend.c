@@ -114,6 +114,7 @@ void usb_device_suspend(UsbDevice *d)
     d->starved = false;
     for (unsigned i = 0; i < DEVICE_PIPES; i++) {
         stream_suspend(d, &d->pipes[i]);
+        iso_abort(d, &d->pipes[i]); /* QEMU starts it again with the guest's next packet */
         pipe_fail_all(d, &d->pipes[i]);
     }
     control_fail_all(d);

@@ -65,6 +65,8 @@ typedef struct UsbEndpoint {
     uint16_t max_packet_raw; /* wMaxPacketSize */
     uint16_t max_packet;     /* bytes per packet, bits 0-10 */
     uint8_t mult;            /* packets per microframe, 1..3 */
+    uint32_t interval_bytes; /* interrupt and iso: most bytes per service interval, all packets and
+                              * bursts of it together */
 } UsbEndpoint;
 
 typedef struct UsbAltSetting {
@@ -201,6 +203,11 @@ enum {
      * devices), so no timer is run on them. Without this one that has no completion after
      * USB_TIMEOUT_TRANSFER_US counts as lost: FreeRDP ends all of them after 10 s itself. */
     USB_QUIRK_TRANSFERS_MAY_PEND = 1u << 2,
+    /** All packets of an isochronous request have the same length (FreeRDP: urbdrc.md 3.5). */
+    USB_QUIRK_EQUAL_ISO_PACKETS = 1u << 3,
+    /** An isochronous request at high speed covers whole frames (Windows: _URB_ISOCH_TRANSFER,
+     * NumberOfPackets). */
+    USB_QUIRK_ISO_WHOLE_FRAMES = 1u << 4,
 };
 
 /** Embedded as the first member of what implements a source. */
@@ -268,7 +275,23 @@ typedef struct UsbDeviceCallbacks {
     ptrdiff_t (*guest_write)(void *user, const uint8_t *data, size_t len);
     /** The state changed; @why is one sentence. May not free the device. */
     void (*state_changed)(void *user, UsbDeviceState state, const char *why);
+    /** The time now, in microseconds of the clock that is handed in elsewhere: when a completion
+     * came is what a stream's timing rests on. NULL: the time last handed in must do. */
+    uint64_t (*now)(void *user);
 } UsbDeviceCallbacks;
+
+/** What isochronous streams of one direction have done. A gap is a time in which the device, in
+ * the middle of a stream, had nothing to play or nobody to record for. */
+typedef struct UsbIsoStats {
+    uint64_t packets;      /* OUT: from the guest; IN: from the device */
+    uint64_t delivered;    /* OUT: the device has them; IN: QEMU has */
+    uint64_t failed;       /* were lost on the way or at the device */
+    uint64_t dropped;      /* were given up by us: too many waited, or the stream ended */
+    uint32_t gaps_guest;   /* the guest had sent too little to go on; not counted for IN */
+    uint32_t gaps_network; /* the requests came too late although the guest was on time */
+    uint32_t gaps_limit;   /* we held requests back because too many were under way */
+    uint32_t lead_us;      /* OUT: what was collected before the last start */
+} UsbIsoStats;
 
 /** Counters for `qrdp status`, all since the device was made. */
 typedef struct UsbDeviceStats {
@@ -276,6 +299,8 @@ typedef struct UsbDeviceStats {
     uint64_t bytes_in, bytes_out;
     uint32_t in_flight;
     uint32_t bytes_in_flight;
+    uint32_t round_trip_us; /* to the client and back, 0 if unknown */
+    UsbIsoStats iso_out, iso_in;
 } UsbDeviceStats;
 
 /** Starts the usbredir conversation for a device with @descriptors (a reference is taken) that

@@ -9,6 +9,8 @@
 #define STICK_IN 0x81
 #define STICK_OUT 0x02
 #define KEYBOARD_IN 0x81
+#define HEADSET_OUT 0x03
+#define HEADSET_IN 0x84
 
 static void violation(FakeSource *f, const char *what)
 {
@@ -41,6 +43,19 @@ static void put_uas(FakeSource *f, uint16_t max)
         put_endpoint(f, endpoints[i], 2, max, 0, i ? 5 : 0);
         put(f, (uint8_t[]){4, 0x24, (uint8_t)(i + 1), 0}, 4);
     }
+}
+
+static void put_headset(FakeSource *f)
+{
+    uint8_t interval = f->speed == USB_SPEED_FULL ? 1 : 4; /* 1 ms */
+
+    put(f, (uint8_t[]){9, 4, 0, 0, 0, 1, 1, 0, 0}, 9);
+    for (uint8_t i = 1; i < 3; i++) {
+        put(f, (uint8_t[]){9, 4, i, 0, 0, 1, 2, 0, 0}, 9);
+        put(f, (uint8_t[]){9, 4, i, 1, 1, 1, 2, 0, 0}, 9);
+        put_endpoint(f, i == 1 ? HEADSET_OUT : HEADSET_IN, i == 1 ? 9 : 5, 196, interval, 0);
+    }
+    f->config_raw[4] = 3;
 }
 
 static void make_descriptors(FakeSource *f)
@@ -77,6 +92,8 @@ static void make_descriptors(FakeSource *f)
         put_endpoint(f, STICK_OUT, 2, max, 0, 5);
         if (super)
             put_uas(f, max);
+    } else if (f->kind == FAKE_HEADSET) {
+        put_headset(f);
     } else {
         put(f, (uint8_t[]){9, 4, 0, 0, 1, 3, 1, 1, 0}, 9);
         put(f, (uint8_t[]){9, 0x21, 0x11, 1, 0, 1, 0x22, 63, 0}, 9);
@@ -164,6 +181,12 @@ static bool on_submit(UsbSource *source, const UsbRequest *request)
         memcpy(r->data, request->data, request->length);
         r->request.data = r->data;
     }
+    if (request->n_packets > USB_ISO_MAX_PACKETS_PER_URB) {
+        violation(f, "too many packets in a request");
+        r->request.n_packets = 0;
+    }
+    if (request->n_packets)
+        memcpy(r->packets, request->packets, request->n_packets * sizeof(r->packets[0]));
     return true;
 }
 
@@ -239,6 +262,19 @@ void fake_source_complete(FakeSource *f, unsigned index, UsbStatus status, const
         .retry_in = retry_in,
     };
 
+    remove_pending(f, index);
+    if (f->base.sink)
+        f->base.sink->complete(f->base.sink_user, &c);
+}
+
+void fake_source_complete_iso(FakeSource *f, unsigned index, const UsbIsoPacket *packets,
+                              uint32_t n, const void *data)
+{
+    UsbCompletion c = {
+        .id = f->pending[index].request.id, .data = data, .n_packets = n, .packets = packets};
+
+    for (uint32_t i = 0; i < n; i++)
+        c.length += packets[i].status == USB_STATUS_SUCCESS ? packets[i].length : 0;
     remove_pending(f, index);
     if (f->base.sink)
         f->base.sink->complete(f->base.sink_user, &c);
@@ -511,13 +547,27 @@ static bool known_endpoint(const FakeSource *f, uint8_t e)
 {
     if (f->kind == FAKE_KEYBOARD)
         return e == KEYBOARD_IN;
+    if (f->kind == FAKE_HEADSET)
+        return (e == HEADSET_OUT && f->alt[1] == 1) || (e == HEADSET_IN && f->alt[2] == 1);
     return e == STICK_IN || e == STICK_OUT || (f->alt[0] == 1 && (e == 0x83 || e == 0x04));
+}
+
+/* A change of setting ends what its endpoints do. */
+static void check_idle(FakeSource *f)
+{
+    for (unsigned k = 0; k < f->n_pending; k++) {
+        if (f->pending[k].request.kind == USB_REQUEST_ISO && !f->pending[k].cancelled &&
+            !f->pending[k].unwanted && f->cancel_mode != FAKE_CANCEL_SILENT)
+            violation(f, "a SELECT_* under a running stream");
+    }
 }
 
 static void select_request(FakeSource *f, unsigned i, const UsbRequest *r)
 {
     bool ok = !f->fail_select;
 
+    if (r->kind == USB_REQUEST_SELECT_CONFIGURATION || (r->alt && r->alt->alt == 0))
+        check_idle(f);
     if (r->kind == USB_REQUEST_SELECT_CONFIGURATION) {
         f->selects++;
         if (!r->configuration || r->configuration->raw_len != f->config_len ||
@@ -551,7 +601,8 @@ static void clear_halt(FakeSource *f, unsigned i, uint8_t endpoint)
 
         for (unsigned k = 0; k < f->n_pending; k++) {
             if (f->pending[k].request.kind == USB_REQUEST_BULK ||
-                f->pending[k].request.kind == USB_REQUEST_INTERRUPT)
+                f->pending[k].request.kind == USB_REQUEST_INTERRUPT ||
+                f->pending[k].request.kind == USB_REQUEST_ISO)
                 ids[n++] = f->pending[k].request.id;
         }
         for (unsigned a = 0; a < n; a++) {
@@ -585,6 +636,8 @@ static bool data_request(FakeSource *f, unsigned i, const UsbRequest *r)
         fake_source_complete(f, i, USB_STATUS_IOERROR, NULL, 0, false);
         return true;
     }
+    if (f->kind == FAKE_HEADSET)
+        return false; /* the test has the clock */
     if (r->endpoint & 0x80 && f->stall_in) {
         f->stall_in--;
         f->halted_in = true;

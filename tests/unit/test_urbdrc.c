@@ -416,7 +416,8 @@ static void test_freerdp_handshake(void)
     client_add_device(f, 1, 5);
     status_is(f, "active", "freerdp3");
     g_assert_cmphex(f->devices[0].source->quirks, ==,
-                    USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP);
+                    USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP |
+                        USB_QUIRK_EQUAL_ISO_PACKETS);
     g_assert_true(f->devices[0].source->high_speed_hint);
     g_assert_cmpstr(f->devices[0].source->label, ==, "alice@127.0.0.1 channel 2");
     assert_quiet(f, 1);
@@ -431,7 +432,8 @@ static void test_windows_handshake(void)
     urbdrc_status(f->urbdrc, &s, 1);
     g_assert_cmpstr(s.flavour, ==, "windows");
     g_assert_cmpstr(s.hardware_id, ==, "USB/VID");
-    g_assert_cmphex(f->devices[0].source->quirks, ==, USB_QUIRK_TRANSFERS_MAY_PEND);
+    g_assert_cmphex(f->devices[0].source->quirks, ==,
+                    USB_QUIRK_TRANSFERS_MAY_PEND | USB_QUIRK_ISO_WHOLE_FRAMES);
     /* It releases the callback interface whenever it likes; R may be anything, also 0. */
     for (int i = 0; i < 100; i++)
         client_send(f, 1, &(UrbdrcMessage){.kind = URBDRC_RELEASE});
