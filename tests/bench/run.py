@@ -18,32 +18,15 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import qemu
 import qrdp
 import rig
-import standin
+import usb
 import xclient
 import xprobe
-from wait import wait_for
+from figures import figure, percentile, progress, run_seconds
 
 CONNECTS = 5
 KEY_PRESSES = 200
-ROUND_TRIPS = 2000   # of 512 bytes each way, so twice as many transfers
-STICK_MB = 32
 IDLE_SECONDS = 20
 COLOUR = 0x3366cc    # of the still screen
-STICK, LOOP = "1209:0001", "1209:0003"
-
-
-def progress(text):
-    print("bench: " + text, file=sys.stderr, flush=True)
-
-
-def figure(name, value, unit):
-    print("%s %s %s" % (name, ("%.3g" if value < 100 else "%.0f") % value, unit), flush=True)
-
-
-def percentile(values, percent):
-    """The value that percent of the values do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
 class Bench:
@@ -65,14 +48,14 @@ class Bench:
         stack.callback(self.probe.close)
         self.clients = 0
 
-    def client(self, args=(), env=None):
+    def client(self):
         self.clients += 1
         return xclient.Client(self.display, self.directory, self.server.address, *self.server.credentials,
-                              args=args, env=env, name="client%d" % self.clients)
+                              name="client%d" % self.clients)
 
     @contextlib.contextmanager
-    def session(self, args=(), env=None):
-        client = self.client(args, env)
+    def session(self):
+        client = self.client()
         try:
             yield client.connect(60)
         finally:
@@ -117,64 +100,6 @@ class Bench:
         figure("input.key_to_pixel.p50", percentile(times, 50) * 1000, "ms")
         figure("input.key_to_pixel.p95", percentile(times, 95) * 1000, "ms")
 
-    def latencies(self):
-        """What qrdp says of USB bytes: {"out": {longest microseconds: count}, "in": ...}."""
-        for client in self.server.status()["clients"]:
-            if "usb_latency_us" in client:
-                return {way: dict(client["usb_latency_us"][way]["buckets"]) for way in ("out", "in")}
-        return {"out": {}, "in": {}}
-
-    def round_trips(self, name):
-        """512 bytes to the loop device and back, again and again."""
-        def total(sums):
-            return sum(sums["out"].values()), sum(sums["in"].values())
-        def settled():
-            """qrdp's threads tell each other their sums every two seconds."""
-            first = total(self.latencies())
-            time.sleep(2.5)
-            return total(self.latencies()) == first
-        wait_for(settled, 30, "the USB bus to be silent")
-        before = self.latencies()
-        status, text = self.agent.run("usbloop %s 512 %d" % (LOOP, ROUND_TRIPS), 300)
-        if status:
-            raise AssertionError("usbloop in the guest: " + text)
-        wait_for(settled, 30, "the USB bus to be silent again")
-        after = self.latencies()
-        for way in ("out", "in"):
-            buckets = {us: n - before[way].get(us, 0) for us, n in after[way].items()}
-            samples = [us for us in sorted(buckets) for _ in range(buckets[us])]
-            progress("usb.added.%s.%s: %d samples, longest %d us" % (
-                name, way, len(samples), samples[-1]))
-            for percent in (50, 99):
-                figure("usb.added.%s.%s.p%d" % (name, way, percent), percentile(samples, percent), "us")
-        for way, column in (("out", 0), ("in", 1)):
-            times = [int(line.split()[column]) for line in text.splitlines()]
-            figure("usb.transfer.%s.%s.p50" % (name, way), percentile(times, 50), "us")
-
-    def usb(self):
-        self.still()
-        image = os.path.join(self.directory, "stick.img")
-        qemu.make_stick(image, STICK_MB * 2)
-        devices = standin.Standin(self.directory, [standin.spec("loop")])
-        with contextlib.closing(devices), self.session(
-                ["/usb:id:%s#%s" % (LOOP, STICK)], env=devices.env):
-            self.agent.wait_usb(LOOP)
-            self.round_trips("idle")
-            self.agent.animate("scroll", 25)
-            self.round_trips("video")
-            progress("%d frames were drawn meanwhile" % self.agent.animate_stop())
-            self.still()
-            progress("a stick of %d MiB" % (STICK_MB * 2))
-            devices.plug(standin.spec("stick", image=image))
-            place, = self.agent.wait_mount()
-            disk = "/dev/" + place.partition("-")[2].rstrip("0123456789")
-            self.agent.shell("umount " + place)
-            for name, script in (("read", "echo 3 >/proc/sys/vm/drop_caches; dd if=%s of=/dev/null bs=64k"),
-                                 ("write", "dd if=/dev/zero of=%s bs=64k conv=fsync")):
-                start = time.monotonic()
-                self.agent.shell(script % disk + " count=%d 2>/dev/null" % (STICK_MB * 16), 300)
-                figure("usb.stick." + name, STICK_MB * 1.048576 / (time.monotonic() - start), "MB/s")
-
     def cpu(self):
         """Processor and memory with one client that looks at a still screen."""
         self.still()
@@ -191,35 +116,40 @@ class Bench:
             figure("memory.own", memory["Pss_Anon"] + memory["Pss_File"], "MB")
 
 
-def run_seconds(pid):
-    """Processor time of a process, finer than the ticks of /proc: its clock (clock_getcpuclockid(3))."""
-    return time.clock_gettime(~pid << 3 | 2)
-
-
 def memory_mb(pid):
     with open("/proc/%d/smaps_rollup" % pid) as rollup:
         lines = rollup.read().splitlines()[1:]
     return {line.partition(":")[0]: int(line.split()[1]) * 1024 / 1e6 for line in lines}
 
 
-PARTS = ("connect", "input", "cpu", "usb")
+PARTS = ("connect", "input", "cpu")
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Measures qrdp; see docs/benchmarks.md.")
-    parser.add_argument("words", nargs="*", metavar="WORD", help="only: " + ", ".join(PARTS))
-    words = parser.parse_args().words
+    parser = argparse.ArgumentParser(description="Measures qrdp; see docs/benchmarks.md.",
+                                     epilog="run.py usb --help says what can follow the word usb.")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only: %s, usb" % ", ".join(PARTS))
+    arguments = sys.argv[1:]
+    at = arguments.index("usb") if "usb" in arguments else len(arguments)
+    words = parser.parse_args(arguments[:at]).words
     unknown = [w for w in words if w not in PARTS]
     if unknown:
-        parser.error("%s is none of: %s" % (unknown[0], ", ".join(PARTS)))
+        parser.error("%s is none of: %s, usb" % (unknown[0], ", ".join(PARTS)))
+    parts = words if arguments else PARTS
+    usb_arguments = arguments[at + 1:] if "usb" in arguments else None if arguments else ["--short"]
+    if usb_arguments is not None:
+        usb.parse(usb_arguments)  # before anything takes time
     directory = tempfile.mkdtemp(prefix="qrdp-b")
     progress("logs are in " + directory)
-    with contextlib.ExitStack() as stack:
-        bench = Bench(directory, stack)
-        for part in PARTS:
-            if not words or part in words:
+    if parts:
+        with contextlib.ExitStack() as stack:
+            bench = Bench(directory, stack)
+            for part in parts:
                 progress("measuring " + part)
                 getattr(bench, part)()
+    if usb_arguments is not None:
+        os.mkdir(os.path.join(directory, "usb"))
+        usb.measure(os.path.join(directory, "usb"), usb_arguments)
     rig.remove(directory)
 
 

@@ -286,6 +286,15 @@ static void type_keys(Keyboard *k, char *args, FILE *answer)
     fprintf(answer, "ok typed=%u", n);
 }
 
+/* Goes down and stays down. */
+static void hold_key(Keyboard *k, char *args, FILE *answer)
+{
+    unsigned long modifiers = strtoul(args, &args, 16);
+    unsigned long usage = strtoul(args, NULL, 16);
+
+    fputs(push(k, (uint8_t)modifiers, (uint8_t)usage) ? "ok" : "error the queue is full", answer);
+}
+
 static bool keyboard_command(Device *d, const char *verb, char *args, FILE *answer)
 {
     Keyboard *k = d->state;
@@ -294,11 +303,8 @@ static bool keyboard_command(Device *d, const char *verb, char *args, FILE *answ
         type_text(k, args, answer);
     else if (!strcmp(verb, "key"))
         type_keys(k, args, answer);
-    else if (!strcmp(verb, "hold")) /* goes down and stays down: hold NAME MODIFIERS USAGE */
-        fputs(push(k, (uint8_t)strtoul(args, &args, 16), (uint8_t)strtoul(args, NULL, 16))
-                  ? "ok"
-                  : "error the queue is full",
-              answer);
+    else if (!strcmp(verb, "hold"))
+        hold_key(k, args, answer);
     else if (!strcmp(verb, "leds"))
         fprintf(answer, "ok leds=%02x num=%d caps=%d scroll=%d queued=%u", k->leds, k->leds & 1,
                 k->leds >> 1 & 1, k->leds >> 2 & 1, k->queued);

@@ -1,0 +1,23 @@
+"""What the benchmarks share: figures on stdout, progress on stderr."""
+
+import sys
+import time
+
+
+def progress(text):
+    print("bench: " + text, file=sys.stderr, flush=True)
+
+
+def figure(name, value, unit):
+    print("%s %s %s" % (name, ("%.3g" if value < 100 else "%.0f") % value, unit), flush=True)
+
+
+def percentile(values, percent):
+    """The value that percent of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
+
+
+def run_seconds(pid):
+    """Processor time of a process, finer than the ticks of /proc: its clock (clock_getcpuclockid(3))."""
+    return time.clock_gettime(~pid << 3 | 2)
