@@ -29,8 +29,8 @@
 #include "dvc_guard.h"
 #include "log.h"
 
-/* A client that lets this much graphics wait is refused more; gfx sends far less at a time. */
-#define MAX_OUTBOX (256u << 20)
+/* Bulk messages that may wait until dvc_manager_limit_bulk() knows better. */
+#define DEFAULT_OUTBOX (1u << 20)
 #define MAX_STATIC_CHANNELS 32u /* joined by one client (MS-RDPBCGR 2.2.1.3.4: 31) */
 
 typedef enum DvcState {
@@ -79,7 +79,7 @@ struct DvcManager {
     unsigned opens;
 
     GQueue outbox; /* of OutMessage */
-    size_t outbox_bytes;
+    size_t outbox_bytes, outbox_max;
     size_t handed[2]; /* per priority, since the socket last took everything */
     struct {
         size_t low_water;
@@ -215,7 +215,7 @@ bool dvc_send(Dvc *dvc, const uint8_t *data, size_t len)
         if (!hand_over(m, dvc, data, len))
             return false;
     } else {
-        if (len > MAX_OUTBOX - m->outbox_bytes)
+        if (m->outbox_bytes > m->outbox_max || len > m->outbox_max - m->outbox_bytes)
             return false;
         OutMessage *out = g_new(OutMessage, 1);
         *out = (OutMessage){.dvc = dvc, .bytes = g_bytes_new(data, len)};
@@ -229,6 +229,11 @@ bool dvc_send(Dvc *dvc, const uint8_t *data, size_t len)
 size_t dvc_manager_queued(const DvcManager *manager, DvcPriority priority)
 {
     return manager->handed[priority] + (priority == DVC_BULK ? manager->outbox_bytes : 0);
+}
+
+void dvc_manager_limit_bulk(DvcManager *manager, size_t bytes)
+{
+    manager->outbox_max = manager->outbox_bytes + bytes;
 }
 
 void dvc_manager_on_drained(DvcManager *manager, DvcPriority priority, size_t low_water,
@@ -417,6 +422,7 @@ DvcManager *dvc_manager_new(freerdp_peer *peer, void (*violation)(void *user, co
     m->user = user;
     m->dvcs = g_hash_table_new(NULL, NULL);
     g_queue_init(&m->outbox);
+    m->outbox_max = DEFAULT_OUTBOX;
     dvc_guard_init(&m->guard, guard_channel, m);
     m->receive = peer->ReceiveChannelData;
     peer->ReceiveChannelData = on_receive;

@@ -72,6 +72,8 @@ void dvc_manager_flush(DvcManager *manager);
 /** Bytes accepted by dvc_send() of all channels of that priority and not yet written to the
  * client's socket. */
 size_t dvc_manager_queued(const DvcManager *manager, DvcPriority priority);
+/** From now on at most @bytes more of bulk messages wait than do now; dvc_send() refuses others. */
+void dvc_manager_limit_bulk(DvcManager *manager, size_t bytes);
 /** @drained is called whenever the queue of @priority fell to at most @low_water bytes after having
  * been above it. One listener per priority. */
 void dvc_manager_on_drained(DvcManager *manager, DvcPriority priority, size_t low_water,

@@ -324,6 +324,7 @@ bool gfx_set_surface(Gfx *gfx, uint32_t width, uint32_t height)
     if (gfx->state != READY)
         return false;
     assert(width >= 1 && width <= 8192 && height >= 1 && height <= 8192);
+    dvc_manager_limit_bulk(gfx->manager, GFX_OUTBOX(width, height));
     writer_init(&w, 1024);
     if (gfx->surface)
         gfx_write_delete_surface(&w, gfx->surface);

@@ -19,6 +19,9 @@
 #define GFX_MAX_READVERTISES 32u   /* in GFX_READVERTISE_WINDOW_US: each costs a full frame */
 #define GFX_READVERTISE_WINDOW_US 60000000u
 #define GFX_MAX_FRAME (192u << 20) /* PDUs of one frame */
+/** The most that waits for one client: a frame of 4 bytes a pixel (raw ones take 3) and headers. */
+#define GFX_OUTBOX(width, height)                                                                  \
+    (GFX_LOW_WATER + (1u << 20) + 4 * (size_t)(width) * (size_t)(height))
 /** Frames wait for this much of the bulk queue to drain. */
 #define GFX_LOW_WATER (2u * DVC_SLICE)
 

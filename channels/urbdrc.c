@@ -77,6 +77,9 @@ struct Urbdrc {
     bool reported;
     uint64_t now;
     LogLimit surplus_limit;
+    UrbdrcEvidence evidence;
+    const UrbdrcFlavour *flavour; /* as the last device spoke for, NULL before the first */
+    char reasons[URBDRC_EVIDENCE_SIZE];
 };
 
 static void open_next_device(Urbdrc *u);
@@ -329,7 +332,6 @@ static void on_retire(void *user, const char *reason)
 static void on_add_device(Channel *c, const UrbdrcMessage *m)
 {
     Urbdrc *u = c->urbdrc;
-    const UrbdrcFlavour *flavour = urbdrc_flavour_detect(&m->add_device, m->message_id);
     char text[64], label[96];
 
     urbdrc_string_text(m->add_device.hardware_ids, text, sizeof(text));
@@ -338,11 +340,14 @@ static void on_add_device(Channel *c, const UrbdrcMessage *m)
             *p = '/'; /* USB/VID_1234 reads better than an escaped backslash */
     log_escape(c->hardware_id, sizeof(c->hardware_id), text, SIZE_MAX);
     snprintf(label, sizeof(label), "%s channel %u", u->label, dvc_id(c->dvc));
+    u->flavour = urbdrc_flavour_detect(&u->evidence, &m->add_device, m->message_id);
+    urbdrc_flavour_evidence(&u->evidence, &m->add_device, m->message_id, u->reasons,
+                            sizeof(u->reasons));
     timer_stop(&c->serial);
     enter(c, CHANNEL_ACTIVE, 0);
-    log_info(u->label, "USB channel %u: %s (client flavour %s)", dvc_id(c->dvc), c->hardware_id,
-             flavour->name);
-    c->source = urbdrc_source_new(c->dvc, &m->add_device, flavour, label, on_retire, c);
+    log_info(u->label, "USB channel %u: %s (client flavour %s: %s)", dvc_id(c->dvc), c->hardware_id,
+             u->flavour->name, u->reasons);
+    c->source = urbdrc_source_new(c->dvc, &m->add_device, u->flavour, label, on_retire, c);
     if (u->callbacks->device_added)
         u->callbacks->device_added(u->user, urbdrc_source_usb(c->source));
     open_next_device(u);
@@ -472,6 +477,19 @@ Urbdrc *urbdrc_new(DvcManager *manager, const char *label, uint64_t now_us,
     if (!u->control)
         u->unavailable = "the client has no dynamic channels";
     return u;
+}
+
+void urbdrc_set_client(Urbdrc *u, uint32_t client_build, uint32_t early_flags)
+{
+    u->evidence.known = true;
+    u->evidence.client_build = client_build;
+    u->evidence.early_flags = early_flags;
+}
+
+const char *urbdrc_flavour(const Urbdrc *u, const char **evidence)
+{
+    *evidence = u->reasons;
+    return u->flavour ? u->flavour->name : "";
 }
 
 void urbdrc_free(Urbdrc *u)

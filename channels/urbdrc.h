@@ -19,6 +19,7 @@
 #define URBDRC_RETRACT_GRACE_US 2000000u /* between RETRACT_DEVICE and closing the channel */
 #define URBDRC_SERIAL_US 2000000u /* the next device channel waits this long for ADD_DEVICE */
 #define URBDRC_MAX_IGNORED 32u    /* out-of-order messages of one channel */
+#define URBDRC_EVIDENCE_SIZE 160u /* the text of urbdrc_flavour() */
 
 typedef struct Urbdrc Urbdrc;
 
@@ -32,7 +33,7 @@ typedef struct UrbdrcCallbacks {
 /** What `qrdp status` shows of one device channel. */
 typedef struct UrbdrcDeviceStatus {
     uint32_t channel_id;
-    const char *flavour; /* "freerdp", "windows", "unknown"; "" before ADD_DEVICE */
+    const char *flavour; /* "freerdp3", ... (urbdrc_flavour.c); "" before ADD_DEVICE */
     const char *state;   /* "opening", "caps", "created", "device", "active", "retracting" */
     char hardware_id[96];
 } UrbdrcDeviceStatus;
@@ -41,6 +42,12 @@ typedef struct UrbdrcDeviceStatus {
  * lines and in UsbSource.label. @callbacks is borrowed. */
 Urbdrc *urbdrc_new(DvcManager *manager, const char *label, uint64_t now_us,
                    const UrbdrcCallbacks *callbacks, void *user);
+/** What the client's core data said (MS-RDPBCGR 2.2.1.3.2): evidence for its flavour. At once after
+ * urbdrc_new(). */
+void urbdrc_set_client(Urbdrc *urbdrc, uint32_t client_build, uint32_t early_capability_flags);
+/** The flavour that the last device spoke for, "" before the first, and in *@evidence why. Both
+ * are valid until the next device. */
+const char *urbdrc_flavour(const Urbdrc *urbdrc, const char **evidence);
 /** Not from inside a callback or a sink of its own. NULL is accepted. */
 void urbdrc_free(Urbdrc *urbdrc);
 /** When urbdrc_tick() must be called next, UINT64_MAX for never. Ask again after every message: a

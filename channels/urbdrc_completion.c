@@ -195,12 +195,19 @@ static const char *complete_iso(UrbdrcSource *s, const Entry *entry, const Urbdr
     for (uint32_t i = 0; i < n; i++) {
         UrbdrcOutcome outcome = urbdrc_flavour_outcome(wire[i].status, 0, wire[i].length, false);
 
-        if (wire[i].length > entry->packet_size)
+        if (entry->in && wire[i].length > entry->packet_size)
             return blame(s, "an isochronous packet of %u bytes was answered with %u",
                          entry->packet_size, wire[i].length);
+        /* OUT: nothing of it is used but whether it failed. FreeRDP writes this table over the
+         * payload and, once a packet has failed, moves payload over the table (func_iso_callback):
+         * then only its count of errors is right. */
+        if (!entry->in && error_count == 0)
+            outcome.status = USB_STATUS_SUCCESS;
         /* Only packets that arrived are in the buffer, one after another (2.2.10.5). */
         packets[i].status = outcome.status;
         packets[i].length = outcome.status == USB_STATUS_SUCCESS ? wire[i].length : 0;
+        if (packets[i].length > entry->packet_size)
+            packets[i].length = entry->packet_size;
         sum += packets[i].length;
     }
     if (entry->in && sum > result->length)

@@ -4,6 +4,7 @@
  */
 #include "urbdrc_flavour.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum {
@@ -26,45 +27,96 @@ enum {
 #define RECIPIENT_MASK 0x1fu
 #define DIRECTION_IN 0x80u
 
-/* FreeRDP's announcement: UsbDevice counts from 5 (libusb_udevman.c), the jitter buffer is always
- * 0x50 ms, MessageId is 0. */
+/* What FreeRDP's announcement looks like, and IronRDP's, which follows it: MessageId 0, these
+ * versions, always this jitter buffer. They count UsbDevice from different numbers (FreeRDP
+ * libusb_udevman.c, IronRDP client.rs InterfaceAlloc). */
 #define FREERDP_FIRST_DEVICE 5u
 #define FREERDP_JITTER_MS 0x50u
+#define FREERDP_BUS_INTERFACE 2u
+#define FREERDP_USBDI 0x600u
+#define IRONRDP_FIRST_DEVICE 4u
+/* clientBuild: FreeRDP claims to be a Windows, 2600 or later; IronRDP makes it of its own version,
+ * which is 0.x (ironrdp-viewer cli.rs). */
+#define OLDEST_WINDOWS_BUILD 2600u
 
-static const UrbdrcFlavour freerdp = {
-    .name = "freerdp",
-    .quirks = USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP,
+static const UrbdrcFlavour freerdp2 = {
+    .name = "freerdp2",
+    .quirks =
+        USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP | USB_QUIRK_EQUAL_ISO_PACKETS,
+    .typed_set_requests = false,
+    .pipe_request_needs_barrier = false, /* it answers each */
+};
+
+static const UrbdrcFlavour freerdp3 = {
+    .name = "freerdp3",
+    .quirks =
+        USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP | USB_QUIRK_EQUAL_ISO_PACKETS,
     .typed_set_requests = false,
     .pipe_request_needs_barrier = true,
-    .equal_iso_packets = true,
 };
 
 static const UrbdrcFlavour windows = {
     .name = "windows",
-    .quirks = USB_QUIRK_TRANSFERS_MAY_PEND, /* no time-out of its own is known */
+    /* no time-out of its own is known */
+    .quirks = USB_QUIRK_TRANSFERS_MAY_PEND | USB_QUIRK_ISO_WHOLE_FRAMES,
     .typed_set_requests = true,
     .pipe_request_needs_barrier = false,
-    .equal_iso_packets = false,
+};
+
+/* By the letter of the specification, as its own server side is (usb.rs). Not run by us: its client
+ * has no stock program with USB yet. */
+static const UrbdrcFlavour ironrdp = {
+    .name = "ironrdp",
+    .quirks = USB_QUIRK_TRANSFERS_MAY_PEND,
+    .typed_set_requests = true,
+    .pipe_request_needs_barrier = false,
 };
 
 /* Asks for the least: CONTROL_TRANSFER carries any request, the barrier does no harm. */
 static const UrbdrcFlavour unknown = {
     .name = "unknown",
-    .quirks =
-        USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP | USB_QUIRK_TRANSFERS_MAY_PEND,
+    .quirks = USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP |
+              USB_QUIRK_TRANSFERS_MAY_PEND | USB_QUIRK_EQUAL_ISO_PACKETS,
     .typed_set_requests = false,
     .pipe_request_needs_barrier = true,
-    .equal_iso_packets = true,
 };
 
-const UrbdrcFlavour *urbdrc_flavour_detect(const UrbdrcAddDevice *d, uint32_t message_id)
+static bool announced_as_freerdp_does(const UrbdrcAddDevice *d, uint32_t message_id)
 {
-    if (d->usb_device >= FREERDP_FIRST_DEVICE && message_id == 0 &&
-        d->no_ack_jitter_ms == FREERDP_JITTER_MS)
-        return &freerdp;
+    return message_id == 0 && d->no_ack_jitter_ms == FREERDP_JITTER_MS &&
+           d->bus_interface_version == FREERDP_BUS_INTERFACE && d->usbdi_version == FREERDP_USBDI;
+}
+
+const UrbdrcFlavour *urbdrc_flavour_detect(UrbdrcEvidence *e, const UrbdrcAddDevice *d,
+                                           uint32_t message_id)
+{
+    const bool as_freerdp = announced_as_freerdp_does(d, message_id);
+
+    if (as_freerdp && d->usb_device == IRONRDP_FIRST_DEVICE)
+        e->counts_from_four = true;
+    if (as_freerdp && d->usb_device >= IRONRDP_FIRST_DEVICE) {
+        if (e->counts_from_four || (e->known && e->client_build < OLDEST_WINDOWS_BUILD))
+            return &ironrdp;
+        /* The row of FreeRDP 3 does for 2 as well, if nothing is known. */
+        return e->known && !(e->early_flags & URBDRC_EARLY_SKIP_CHANNELJOIN) ? &freerdp2
+                                                                             : &freerdp3;
+    }
     if (d->usb_device == 0)
         return &windows;
     return &unknown;
+}
+
+const char *urbdrc_flavour_evidence(const UrbdrcEvidence *e, const UrbdrcAddDevice *d,
+                                    uint32_t message_id, char *out, size_t size)
+{
+    char core[64] = "client unknown";
+
+    if (e->known)
+        snprintf(core, sizeof(core), "client build %u, early flags 0x%04x", e->client_build,
+                 e->early_flags);
+    snprintf(out, size, "UsbDevice %u, MessageId %u, jitter buffer %u ms, %s", d->usb_device,
+             message_id, d->no_ack_jitter_ms, core);
+    return out;
 }
 
 /* ---- control ---- */

@@ -1,9 +1,10 @@
 /*
  * What differs between RDP clients that redirect USB, as a table (urbdrc.md 3, 4.4, 4.10).
  *
- * No version is on the wire, so a row is chosen by what the client's ADD_DEVICE looks like; a
- * client that fits no row gets the one whose demands every known client meets. The data path asks
- * the row and never the client's name.
+ * MS-RDPEUSB carries no version, so a row is chosen by what the client's ADD_DEVICE looks like and
+ * by the core data of its connection (docs/protocol-urbdrc.md says which evidence speaks for
+ * whom); a client that fits no row gets the one whose demands every known client meets. The data
+ * path asks the row and never the client's name.
  *
  * Thread: any. Lifetime: rows are static.
  */
@@ -20,16 +21,29 @@ typedef struct UrbdrcFlavour {
      * otherwise as CONTROL_TRANSFER. FreeRDP puts the typed ones on the bus with the wrong
      * direction and the wrong bRequest. */
     bool typed_set_requests;
-    /** PIPE_REQUEST may go unanswered: FreeRDP 3.13-3.22 drop the reply. A GET_CURRENT_FRAME_NUMBER
-     * right behind it tells when it has been executed. */
+    /** PIPE_REQUEST may go unanswered: FreeRDP 3.13-3.22 drop the reply. A GET_DESCRIPTOR right
+     * behind it tells when it has been executed. */
     bool pipe_request_needs_barrier;
-    /** Isochronous packets all have the size OutputBufferSize / NumberOfPackets, whatever the
-     * packet table says. */
-    bool equal_iso_packets;
 } UrbdrcFlavour;
 
+/** earlyCapabilityFlags RNS_UD_CS_SUPPORT_SKIP_CHANNELJOIN (MS-RDPBCGR 2.2.1.3.2): FreeRDP 3 sets
+ * it, FreeRDP 2 does not know it. */
+#define URBDRC_EARLY_SKIP_CHANNELJOIN 0x0800u
+
+/** What is known of a connection's client besides its ADD_DEVICE. All zero: nothing. */
+typedef struct UrbdrcEvidence {
+    bool known; /* client_build and early_flags are */
+    uint32_t client_build, early_flags;
+    bool counts_from_four; /* a device 4 has been seen: urbdrc_flavour_detect() remembers it here */
+} UrbdrcEvidence;
+
 /** Which row @add_device, sent with @message_id, speaks for. */
-const UrbdrcFlavour *urbdrc_flavour_detect(const UrbdrcAddDevice *add_device, uint32_t message_id);
+const UrbdrcFlavour *urbdrc_flavour_detect(UrbdrcEvidence *evidence,
+                                           const UrbdrcAddDevice *add_device, uint32_t message_id);
+/** What that rests on, for `qrdp status` and the log. Returns @out. */
+const char *urbdrc_flavour_evidence(const UrbdrcEvidence *evidence,
+                                    const UrbdrcAddDevice *add_device, uint32_t message_id,
+                                    char *out, size_t size);
 
 /** Fills the function and body of @urb for a control transfer and says in *@as_out whether it goes
  * into a TRANSFER_OUT_REQUEST. False for what must never be forwarded raw: SET_ADDRESS,

@@ -12,9 +12,11 @@
  * synchronously on the thread that also draws the picture (urbdrc.md 3.5).
  *
  * Clearing a halt is one request for the sink and two for the client: PIPE_REQUEST and behind it
- * GET_CURRENT_FRAME_NUMBER as a barrier, because some clients execute the first and never answer it
- * (urbdrc.md 3.6). The pair has two entries that know each other; the first answer completes the
- * request and leaves the other entry as a tombstone.
+ * GET_DESCRIPTOR(device) as a barrier, because some clients execute the first and never answer it
+ * (urbdrc.md 3.6). Every device has that descriptor at any time; GET_CURRENT_FRAME_NUMBER, which
+ * would not touch the bus, makes FreeRDP 3.14 to 3.30 write past a buffer and answer nonsense. The
+ * pair has two entries that know each other; the first answer completes the request and leaves the
+ * other entry as a tombstone.
  *
  * Pipes are addressed by opaque handles that arrive with the results of SELECT_CONFIGURATION and
  * SELECT_INTERFACE. A result may only name endpoints of the descriptor that we checked ourselves.
@@ -28,6 +30,8 @@
 
 #include "urbdrc.h"
 
+#define DESCRIPTOR_DEVICE 1u
+#define DESCRIPTOR_DEVICE_LENGTH 18u
 #define SELECT_MAX_TRANSFER 0x10000u /* MaximumTransferSize, ignored by Windows (2.2.9.1.3 <2>) */
 
 static UrbdrcSource *source_of(UsbSource *usb)
@@ -344,8 +348,10 @@ static bool submit_clear_halt(UrbdrcSource *s, const UsbRequest *r)
             id = usb_source_next_id(&s->usb);
         while (id_is_taken(s, id) || id == r->id);
         m = new_message(s, URBDRC_TRANSFER_IN);
-        m.transfer.urb.function = URB_GET_CURRENT_FRAME_NUMBER;
+        m.transfer.urb.function = URB_GET_DESCRIPTOR_FROM_DEVICE;
         m.transfer.urb.request_id = id;
+        m.transfer.urb.descriptor.type = DESCRIPTOR_DEVICE;
+        m.transfer.output_size = DESCRIPTOR_DEVICE_LENGTH;
         q.entry.other = id;
         q.barrier_bytes = serialise(&m, &q.barrier_len);
     }
@@ -399,7 +405,8 @@ static bool submit_iso(UrbdrcSource *s, const UsbRequest *r)
         r->n_packets > URBDRC_MAX_ISO_PACKETS || (!in && !r->data))
         return false;
     for (uint32_t i = 0; i < r->n_packets; i++) {
-        if (s->flavour->equal_iso_packets && r->packets[i].length != r->packets[0].length)
+        if (s->usb.quirks & USB_QUIRK_EQUAL_ISO_PACKETS &&
+            r->packets[i].length != r->packets[0].length)
             return false;
         if (r->packets[i].length > entry.packet_size)
             entry.packet_size = r->packets[i].length;
@@ -412,6 +419,8 @@ static bool submit_iso(UrbdrcSource *s, const UsbRequest *r)
     m.transfer.urb.function = URB_ISOCH_TRANSFER;
     m.transfer.urb.request_id = r->id;
     m.transfer.urb.iso.pipe = pipe->handle;
+    /* As soon as possible after what is queued already: FreeRDP has no frame numbers, and those of
+     * Windows would be a round trip old. */
     m.transfer.urb.iso.flags = (in ? URB_FLAG_IN : 0) | URB_FLAG_START_ISO_ASAP;
     m.transfer.urb.iso.n_packets = r->n_packets;
     m.transfer.urb.iso.packets = packets;

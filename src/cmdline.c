@@ -62,7 +62,9 @@ typedef enum OptionId {
     OPT_KEYMAP,
     OPT_USB_POLICY,
     OPT_USB_SLOTS,
+    OPT_USB_BOOT,
     OPT_STALL_SECONDS,
+    OPT_SANDBOX,
     OPT_PRINT_READY,
     OPT_RUN_DIR,
     OPT_LOG_LEVEL,
@@ -103,8 +105,12 @@ static const Option options[] = {
     {"--usb-policy", OPT_USB_POLICY, "RULES", IN_SERVERS,
      "which USB devices may reach the guest, usbredir filter syntax"},
     {"--usb-slots", OPT_USB_SLOTS, "N", IN_RUN, "USB devices to have room for from the start (4)"},
+    {"--usb-boot", OPT_USB_BOOT, "N", IN_SERVERS,
+     "start from redirected sticks at this place in the boot order; or off, auto (auto)"},
     {"--stall-seconds", OPT_STALL_SECONDS, "N", IN_SERVERS,
      "cut a client off that reads nothing for so long (20)"},
+    {"--sandbox", OPT_SANDBOX, "on|off", IN_SERVERS,
+     "keep this process from opening other files and running programs (on)"},
     {"--print-ready", OPT_PRINT_READY, NULL, IN_SERVERS,
      "print 'READY rdp=ADDR:PORT' on stdout when clients can connect"},
     {"--run-dir", OPT_RUN_DIR, "DIR", IN_SERVERS | IN_CLIENTS,
@@ -318,6 +324,23 @@ static bool number(const Given *given, unsigned *out, GError **error)
     return false;
 }
 
+static bool boot_place(const Given *given, int *out, GError **error)
+{
+    guint64 value;
+    if (strcmp(given->value, "auto") == 0)
+        *out = CONFIG_USB_BOOT_AUTO;
+    else if (strcmp(given->value, "off") == 0)
+        *out = CONFIG_USB_BOOT_OFF;
+    else if (g_ascii_string_to_unsigned(given->value, 10, 0, G_MAXINT, &value, NULL))
+        *out = (int)value;
+    else {
+        ERR(error, "--usb-boot=%s: give the bootindex of the first slot, off or auto",
+            given->value);
+        return false;
+    }
+    return true;
+}
+
 static bool once(char **slot, const Given *given, GError **error)
 {
     if (*slot) {
@@ -358,8 +381,16 @@ static bool apply(Config *config, GPtrArray *listen, const Given *given, GError 
         return once(&config->usb_policy, given, error);
     case OPT_USB_SLOTS:
         return number(given, &config->usb_slots, error);
+    case OPT_USB_BOOT:
+        return boot_place(given, &config->usb_boot, error);
     case OPT_STALL_SECONDS:
         return number(given, &config->stall_seconds, error);
+    case OPT_SANDBOX:
+        config->sandbox = strcmp(given->value, "off") != 0;
+        if (!config->sandbox || strcmp(given->value, "on") == 0)
+            return true;
+        ERR(error, "--sandbox=%s: use on or off", given->value);
+        return false;
     case OPT_PRINT_READY:
         config->print_ready = true;
         return true;
@@ -574,9 +605,11 @@ static Config *parse(const Line *line, char **text, GError **error)
         return NULL;
     }
     Config *config = config_new(modes[command]);
-    if (apply_all(config, line, command, error) && finish_command(config, line, error) &&
-        config_check(config, error))
-        return config;
+    if (apply_all(config, line, command, error) && finish_command(config, line, error)) {
+        config_settle_usb_boot(config);
+        if (config_check(config, error))
+            return config;
+    }
     config_free(config);
     return NULL;
 }

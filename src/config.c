@@ -17,15 +17,18 @@
 
 #include "usb.h"
 
-#define MAX_HOST 255u  /* a DNS name */
-#define MAX_KEYMAP 64u /* "us", "de(nodeadkeys)", "us,ru" */
+#define MAX_HOST 255u       /* a DNS name */
+#define BOOT_AFTER_ALL 1000 /* people count devices from 0 or 1 */
+#define MAX_KEYMAP 64u      /* "us", "de(nodeadkeys)", "us,ru" */
 
 Config *config_new(ConfigMode mode)
 {
     Config *config = g_new0(Config, 1);
     config->mode = mode;
     config->usb_slots = CONFIG_DEFAULT_USB_SLOTS;
+    config->usb_boot = CONFIG_USB_BOOT_AUTO;
     config->stall_seconds = CONFIG_DEFAULT_STALL_SECONDS;
+    config->sandbox = true;
     config->keymap = g_strdup("us");
     config->log_level = LOG_LEVEL_INFO;
     return config;
@@ -169,6 +172,12 @@ static bool check_numbers(const Config *config, GError **error)
                     CONFIG_MAX_USB_SLOTS);
         return false;
     }
+    if (config->usb_boot > CONFIG_MAX_USB_BOOT) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+                    "--usb-boot=%d: give a bootindex from 0 to %d, or off", config->usb_boot,
+                    CONFIG_MAX_USB_BOOT);
+        return false;
+    }
     if (config->stall_seconds < 1 || config->stall_seconds > CONFIG_MAX_STALL_SECONDS) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
                     "--stall-seconds=%u: give a number from 1 to %u", config->stall_seconds,
@@ -217,6 +226,21 @@ bool config_check(const Config *config, GError **error)
         return true;
     }
     g_assert_not_reached();
+}
+
+/* A bootindex is not only an order. Once anything has one, OVMF starts nothing but what has, and
+ * SeaBIOS tries all that has before all that has not: given to slots alone, it would hide the
+ * machine's disks or put every stick before them. So a machine whose command orders nothing is left
+ * to its firmware, which tries sticks by itself; in one that does, slots come last, because without
+ * an index OVMF would never look at them. */
+void config_settle_usb_boot(Config *config)
+{
+    if (config->usb_boot != CONFIG_USB_BOOT_AUTO)
+        return;
+    config->usb_boot = CONFIG_USB_BOOT_OFF;
+    for (char **word = config->qemu_argv; word && *word; word++)
+        if (strstr(*word, "bootindex"))
+            config->usb_boot = BOOT_AFTER_ALL;
 }
 
 char *config_run_base(void)

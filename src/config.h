@@ -22,6 +22,9 @@ typedef enum ConfigMode {
 
 #define CONFIG_MAX_LISTENERS 8u
 #define CONFIG_MAX_USB_SLOTS 28u
+#define CONFIG_USB_BOOT_AUTO (-2)
+#define CONFIG_USB_BOOT_OFF (-1)
+#define CONFIG_MAX_USB_BOOT 100000
 
 typedef struct Config {
     ConfigMode mode;
@@ -38,6 +41,8 @@ typedef struct Config {
     char *keymap;           /* guest keyboard layout for Unicode input, xkb name, default "us" */
     char *usb_policy;       /* usbredirfilter rules or NULL */
     unsigned usb_slots;     /* RUN: slots plugged at start, 0..28, default 4 */
+    int usb_boot;           /* bootindex of the first slot, or one of CONFIG_USB_BOOT_* */
+    bool sandbox;           /* confine the process (sandbox.h), default true */
     unsigned stall_seconds; /* a client that stops reading is cut off after this, default 20 */
     bool print_ready;       /* "READY rdp=ADDR:PORT" on stdout once clients can connect */
     bool json;              /* STATUS */
@@ -60,6 +65,8 @@ bool config_check(const Config *config, GError **error);
 /** Takes "HOST:PORT", "[v6]:PORT" or ":PORT" apart. *host (g_free) is "" for every address. False
  * for anything else, "unix:PATH" included. */
 bool config_split_address(const char *text, char **host, guint16 *port);
+/** Decides .usb_boot if it is left to us: after that it is an index, or off. */
+void config_settle_usb_boot(Config *config);
 /** $XDG_RUNTIME_DIR/qrdp, or /run/qrdp for root without one; each instance has a directory of its
  * own in it. Free with g_free(). */
 char *config_run_base(void);

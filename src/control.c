@@ -24,11 +24,12 @@
 
 #define SOCKET_NAME "control"
 #define SUBJECT "control"
+#define ACCEPT_PAUSE_MS 500 /* when there is no descriptor for a caller: it stays in the queue */
 
 struct Control {
     char *dir, *path;
     int fd;
-    guint accept_source;
+    guint accept_source; /* the socket's watch, or the pause after a failed accept */
     ControlHandler handler;
     void *user;
     GPtrArray *clients; /* ControlClient */
@@ -177,12 +178,34 @@ static bool may_ask(int fd)
            (cred.uid == 0 || cred.uid == geteuid());
 }
 
+static gboolean on_connection(int fd, GIOCondition condition, void *data);
+
+static gboolean on_accept_again(void *data)
+{
+    Control *control = data;
+    control->accept_source = g_unix_fd_add(control->fd, G_IO_IN, on_connection, control);
+    return G_SOURCE_REMOVE;
+}
+
+/* The caller is still there, and its watch would fire for ever. */
+static void pause_accepting(Control *control, int error)
+{
+    if (log_limit(&control->log_limit, (uint64_t)g_get_monotonic_time(), 60000000, 5))
+        log_warning(SUBJECT, "a caller must wait: %s; raise the limit on open files",
+                    g_strerror(error));
+    control->accept_source = g_timeout_add(ACCEPT_PAUSE_MS, on_accept_again, control);
+}
+
 static gboolean on_connection(int fd, GIOCondition condition, void *data)
 {
     Control *control = data;
     int client_fd = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (client_fd < 0)
-        return G_SOURCE_CONTINUE;
+    if (client_fd < 0) {
+        if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
+            return G_SOURCE_CONTINUE;
+        pause_accepting(control, errno);
+        return G_SOURCE_REMOVE;
+    }
     const char *refusal = NULL;
     if (!may_ask(client_fd))
         refusal = "it is of another user";

@@ -29,6 +29,7 @@
 #include "passwd.h"
 #include "qmp.h"
 #include "run.h"
+#include "sandbox.h"
 #include "server.h"
 #include "status_client.h"
 
@@ -154,8 +155,98 @@ static char *on_command(void *user, char **words, bool *ok)
         return server_status(app->server, words[1] && strcmp(words[1], "json") == 0);
     if (strcmp(words[0], "usb") == 0)
         return server_usb_command(app->server, words + 1, ok);
+    if (strcmp(words[0], "sandbox-check") == 0 && app->run_dir) /* for tests */
+        return sandbox_check(app->run_dir, ok);
     *ok = false;
     return g_strdup("The request must be status or usb: use the qrdp program of this version.\n");
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * Confinement (sandbox.h)
+ */
+
+static bool is_confined(const App *app)
+{
+    return app->config->sandbox && sandbox_possible();
+}
+
+/** Where files may still be made: nowhere, but for a helper on libvirt's bus, which must be on it
+ * before it does anything slow, and so is confined before it has a certificate and listens. */
+static void allow_folder(const App *app, const char *path)
+{
+    if (app->config->mode == CONFIG_BUS)
+        sandbox_allow_write(path);
+    else
+        sandbox_allow_remove(path);
+}
+
+static void allow_certificate(const App *app)
+{
+    if (app->config->cert_path) {
+        sandbox_allow_read_beside(app->config->cert_path);
+        sandbox_allow_read_beside(app->config->key_path);
+        return;
+    }
+    g_autofree char *dir = cert_state_dir();
+    if (app->config->mode == CONFIG_BUS) {
+        g_mkdir_with_parents(dir, 0700); /* cert.c reports it if that failed */
+        sandbox_allow_write(dir);
+    } else {
+        sandbox_allow_read(dir);
+    }
+}
+
+static void allow_listening(const App *app)
+{
+    static const char *const names[] = {"/etc/hosts",     "/etc/resolv.conf",
+                                        "/etc/host.conf", "/etc/nsswitch.conf",
+                                        "/etc/gai.conf",  "/run/systemd/resolve"};
+    for (char **l = app->config->listen; l && *l; l++) {
+        if (!g_str_has_prefix(*l, "unix:"))
+            continue;
+        g_autofree char *dir = g_path_get_dirname(*l + 5);
+        allow_folder(app, dir);
+    }
+    for (size_t i = 0; app->config->mode == CONFIG_BUS && i < G_N_ELEMENTS(names); i++)
+        sandbox_allow_read(names[i]);
+}
+
+static void confine(App *app)
+{
+    if (!is_confined(app)) {
+        sandbox_off(app->config->sandbox ? "this build has sanitizers in it" : "--sandbox=off");
+        return;
+    }
+    const char *run_dir = app->run_dir ? app->run_dir : app->config->run_dir;
+    if (run_dir) {
+        if (app->config->mode == CONFIG_BUS)
+            g_mkdir_with_parents(run_dir, 0700); /* control.c reports it if that failed */
+        allow_folder(app, run_dir);
+        g_autofree char *parent = g_path_get_dirname(run_dir);
+        sandbox_allow_remove_folders(parent);
+    }
+    if (app->config->auth_file) {
+        g_autofree char *dir = g_path_get_dirname(app->config->auth_file);
+        sandbox_allow_read(dir);
+        if (app->config->mode == CONFIG_BUS) /* SetCredentials writes there */
+            sandbox_allow_write(dir);
+    }
+    if (app->config->mode == CONFIG_RUN)
+        sandbox_allow_run("/"); /* what explains why QEMU would not start */
+    allow_certificate(app);
+    allow_listening(app);
+    sandbox_confine();
+}
+
+static void filter(App *app)
+{
+    const SandboxCalls calls = {
+        .child = app->run ? run_pid(app->run) : 0,
+        .connect = app->config->mode != CONFIG_BUS,
+        .write_files = app->config->mode == CONFIG_BUS && app->config->auth_file,
+    };
+    if (is_confined(app))
+        sandbox_filter(&calls);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -202,6 +293,8 @@ static void on_attached(void *user, GDBusConnection *connection, const char *err
     if (app->leaving) {
         g_clear_object(&connection);
     } else if (connection) {
+        if (app->config->mode == CONFIG_RUN) /* until here QEMU's early end had to be explained */
+            filter(app);
         server_attach_p2p(app->server, connection, g_steal_pointer(&app->qmp));
         announce(app);
     } else if (nobody_listens(app->qmp_path)) {
@@ -236,6 +329,8 @@ static bool start_run(App *app, GError **error)
 {
     const RunCallbacks callbacks = {.exited = on_child_exited};
     app->run = run_start(app->config, app->run_dir, &callbacks, app, error);
+    if (app->run)
+        confine(app); /* after QEMU, which is not to be */
     return app->run && start_attaching(app, run_qmp_path(app->run));
 }
 
@@ -280,6 +375,7 @@ static void tell_failure(App *app, const char *sentence)
 
 static bool start_bus(App *app)
 {
+    filter(app);
     server_attach_bus(app->server, helper_bus_connection(app->bus));
     announce(app);
     return true;
@@ -326,6 +422,8 @@ static bool start_machine(App *app, GError **error)
     case CONFIG_RUN:
         return start_run(app, error);
     case CONFIG_QMP:
+        confine(app);
+        filter(app);
         return start_attaching(app, app->config->qmp_path);
     case CONFIG_BUS:
         return start_bus(app);
@@ -352,7 +450,10 @@ static void app_clear(App *app)
     app->leaving = true; /* whatever still calls back finds the door closed */
     set_timer(app, 0, NULL);
     control_free(app->control);
-    server_free(app->server);
+    if (!server_free(app->server)) {
+        run_free(app->run);
+        _exit(app->status);
+    }
     qmp_free(app->qmp);
     run_free(app->run);
     helper_bus_free(app->bus);
@@ -367,12 +468,24 @@ static int serve(Config *config)
 {
     App app = {.config = config, .loop = g_main_loop_new(NULL, FALSE)};
     g_autoptr(GError) error = NULL;
+    sigset_t stops;
+    sigemptyset(&stops);
+    sigaddset(&stops, SIGTERM);
+    sigaddset(&stops, SIGINT);
+    sigaddset(&stops, SIGHUP);
     signal(SIGPIPE, SIG_IGN);
-    bool on_bus = join_bus(&app, &error);
+    sigprocmask(SIG_BLOCK, &stops, NULL);
+    if (config->mode == CONFIG_BUS)
+        confine(&app); /* GDBus starts threads */
+    bool started =
+        join_bus(&app, &error) && start_serving(&app, &error) && start_machine(&app, &error);
+    /* Not earlier: GLib starts a thread for signals, and those there are before sandbox_confine()
+     * are not confined. */
     g_unix_signal_add(SIGTERM, on_signal, &app);
     g_unix_signal_add(SIGINT, on_signal, &app);
     g_unix_signal_add(SIGHUP, on_signal, &app);
-    if (on_bus && start_serving(&app, &error) && start_machine(&app, &error)) {
+    sigprocmask(SIG_UNBLOCK, &stops, NULL);
+    if (started) {
         g_main_loop_run(app.loop);
     } else {
         fprintf(stderr, "qrdp: %s\n", error->message);

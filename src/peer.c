@@ -348,18 +348,22 @@ Peer *peer_new(const PeerParams *params)
     return peer;
 }
 
+bool peer_wait(Peer *peer, gint64 until_us)
+{
+    g_mutex_lock(&peer->cut_lock);
+    while (!peer->done && g_cond_wait_until(&peer->cut_done, &peer->cut_lock, until_us)) {
+    }
+    bool done = peer->done;
+    g_mutex_unlock(&peer->cut_lock);
+    return done;
+}
+
 void peer_free(Peer *peer)
 {
     if (!peer)
         return;
     if (peer->thread) {
-        gint64 until = g_get_monotonic_time() + STOP_PATIENCE_US;
-        g_mutex_lock(&peer->cut_lock);
-        while (!peer->done && g_cond_wait_until(&peer->cut_done, &peer->cut_lock, until)) {
-        }
-        bool done = peer->done;
-        g_mutex_unlock(&peer->cut_lock);
-        if (!done)
+        if (!peer_wait(peer, g_get_monotonic_time() + STOP_PATIENCE_US))
             peer_cut(peer, "it did not end when asked to");
         g_thread_join(peer->thread);
         handover_take(peer);
@@ -376,7 +380,6 @@ void peer_free(Peer *peer)
     g_free(peer->reason);
     g_free(peer->user);
     g_free(peer->label);
-    g_free(peer->status_line);
     g_mutex_clear(&peer->cut_lock);
     g_cond_clear(&peer->cut_done);
     g_free(peer);

@@ -40,6 +40,8 @@ Peer *peer_new(const PeerParams *params);
 /** Ends the connection; @reason goes to the log, and @stop to the client where the protocol allows.
  */
 void peer_stop(Peer *peer, PeerStop stop, const char *reason);
+/** Waits until the thread is about to end, or @until_us (monotonic): whether it is. */
+bool peer_wait(Peer *peer, gint64 until_us);
 /** Joins the thread; cuts the socket first if it did not end within a second. */
 void peer_free(Peer *peer);
 guint peer_id(const Peer *peer);

@@ -552,27 +552,29 @@ void peer_display_free(PeerDisplay *display)
     g_free(display);
 }
 
-char *peer_display_status(const PeerDisplay *display)
+void peer_display_status(const PeerDisplay *display, PeerDisplayStatus *status)
 {
     const PeerDisplay *d = display;
-    const char *state = d->suppressed ? ", output suppressed by the client" : "";
-    int64_t mean =
-        d->frames + d->dropped > 0 ? d->encode_us / (int64_t)(d->frames + d->dropped) : 0;
 
+    *status = (PeerDisplayStatus){.width = d->width, .height = d->height};
+    status->suppressed = d->suppressed;
+    if (d->frames + d->dropped > 0)
+        status->encode_us = (uint64_t)d->encode_us / (d->frames + d->dropped);
     if (d->path == PATH_GFX) {
         GfxStatus s = gfx_status(d->gfx);
-        return g_strdup_printf(
-            "GFX %08x lossless %ux%u, %" G_GUINT64_FORMAT " frames, %" G_GUINT64_FORMAT
-            " bytes, %u of %u unacknowledged%s, round trip %" G_GUINT64_FORMAT
-            " us, encoding %" G_GINT64_FORMAT " us%s",
-            s.version, d->width, d->height, s.frames, s.bytes, s.in_flight, s.window,
-            s.suspended ? " (client does not acknowledge)" : "", s.rtt_us, mean, state);
+        status->codec = "GFX";
+        status->version = s.version;
+        status->bits = 32;
+        status->frames = s.frames;
+        status->bytes = s.bytes;
+        status->unacknowledged = s.in_flight;
+        status->window = s.window;
+        status->silent = s.suspended;
+        status->rtt_us = s.rtt_us;
+    } else if (d->path == PATH_LEGACY) {
+        status->codec = legacy_name(&d->legacy);
+        status->bits = d->legacy.params.bpp;
+        status->frames = d->legacy.frames;
+        status->bytes = d->legacy.bytes;
     }
-    if (d->path == PATH_LEGACY)
-        return g_strdup_printf("%s %ux%u at %u bits per pixel, %" G_GUINT64_FORMAT
-                               " frames, %" G_GUINT64_FORMAT " bytes, encoding %" G_GINT64_FORMAT
-                               " us%s",
-                               legacy_name(&d->legacy), d->width, d->height, d->legacy.params.bpp,
-                               d->legacy.frames, d->legacy.bytes, mean, state);
-    return g_strdup("waiting for the client's graphics pipeline");
 }

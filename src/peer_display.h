@@ -55,11 +55,22 @@ void peer_display_cursor(PeerDisplay *display, Cursor *cursor);
 /** update->SuppressOutput and update->RefreshRect, for the Peer's callbacks; @n 0: everything. */
 void peer_display_suppress(PeerDisplay *display, bool allow);
 void peer_display_refresh(PeerDisplay *display, const Rect *rects, size_t n);
-/** Since when the client owes an answer to a frame (monotonic microseconds), 0: it does not. A client
- * that is merely slow answers something; one that is frozen answers nothing, while the kernel may
- * still take bytes for it. */
+/** Since when the client owes an answer to a frame (monotonic microseconds), 0: it does not. A
+ * client that is merely slow answers something; one that is frozen answers nothing, while the
+ * kernel may still take bytes for it. */
 uint64_t peer_display_waiting_since(const PeerDisplay *display);
-/** One line for `qrdp status`: path, codec, frames, acks, window. Free with g_free(). */
-char *peer_display_status(const PeerDisplay *display);
+
+/** For `qrdp status`: how the client is shown pictures, and how that goes. */
+typedef struct PeerDisplayStatus {
+    const char *codec;               /* "GFX", "RemoteFX"...: static; NULL: it is not decided yet */
+    uint32_t version;                /* GFX capability version, else 0 */
+    uint32_t width, height, bits;    /* per pixel */
+    uint64_t frames, bytes;          /* sent so far */
+    unsigned unacknowledged, window; /* GFX: frames under way, and how many may be */
+    bool silent;                     /* GFX: the client has said that it does not acknowledge */
+    bool suppressed;                 /* the client does not want pictures now (minimized) */
+    uint64_t rtt_us, encode_us;      /* GFX: round trip; mean of a frame */
+} PeerDisplayStatus;
+void peer_display_status(const PeerDisplay *display, PeerDisplayStatus *status);
 
 #endif

@@ -63,7 +63,6 @@ struct Peer {
     Input *input;
     PeerUsb *usb;
     GSource *status_timer;
-    char *status_line;
     unsigned unheard;   /* posts that main has not said it ran */
     uint64_t sent_mark; /* bytes given to FreeRDP when the socket had last taken all of them */
     size_t picture_bytes;

@@ -153,14 +153,13 @@ static void end_if_frozen(Peer *peer)
 static gboolean on_status_timer(gpointer data)
 {
     Peer *peer = data;
-    char *line = peer->display ? peer_display_status(peer->display) : NULL;
+    PeerDisplayStatus status;
 
-    if (line && g_strcmp0(line, peer->status_line) != 0) {
-        g_free(peer->status_line);
-        peer->status_line = g_strdup(line);
-        server_post(peer->server, peer->id, server_peer_status, g_strdup(line), g_free);
+    if (peer->display) {
+        peer_display_status(peer->display, &status);
+        server_post(peer->server, peer->id, server_peer_status, g_memdup2(&status, sizeof(status)),
+                    g_free);
     }
-    g_free(line);
     peer_usb_report(peer->usb);
     end_if_frozen(peer);
     return G_SOURCE_CONTINUE;
@@ -306,7 +305,10 @@ static void on_dvc_ready(Peer *peer)
 {
     peer->dvc_ready = true;
     peer_display_dvc_ready(peer->display);
+    rdpSettings *s = peer->client->context->settings;
     peer->usb = peer_usb_new(peer->server, peer->id, peer->dvcs, peer->main_context, peer->label);
+    peer_usb_set_client(peer->usb, freerdp_settings_get_uint32(s, FreeRDP_ClientBuild),
+                        freerdp_settings_get_uint32(s, FreeRDP_EarlyCapabilityFlags));
 }
 
 static void on_violation(void *user, const char *why)

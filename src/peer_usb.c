@@ -55,7 +55,8 @@ struct PeerUsb {
     char *label;
     Urbdrc *urbdrc;
     UsbLatency *latency;
-    uint64_t reported; /* samples that main knows of */
+    const char *flavour; /* that main knows of; a name in the table of urbdrc_flavour.c */
+    uint64_t reported;   /* samples that main knows of */
     GSource *timer;
     bool reap;
     GHashTable *devices; /* id -> Device */
@@ -211,6 +212,20 @@ static void on_probed(void *user, UsbDescriptors *descriptors, const char *error
     tell_main(device, main_request, NULL, NULL);
 }
 
+static void report_flavour(PeerUsb *usb)
+{
+    ServerUsbFlavour flavour = {0};
+    const char *evidence, *name = urbdrc_flavour(usb->urbdrc, &evidence);
+
+    if (g_strcmp0(name, usb->flavour) == 0)
+        return;
+    usb->flavour = name;
+    g_strlcpy(flavour.name, name, sizeof(flavour.name));
+    g_strlcpy(flavour.evidence, evidence, sizeof(flavour.evidence));
+    server_post(usb->server, usb->peer_id, server_peer_usb_flavour,
+                g_memdup2(&flavour, sizeof(flavour)), g_free);
+}
+
 static void on_device_added(void *user, UsbSource *source)
 {
     PeerUsb *usb = user;
@@ -221,6 +236,7 @@ static void on_device_added(void *user, UsbSource *source)
     device->source = source;
     device->subject = g_strdup_printf("usb %u %s", device->id, source->label);
     g_hash_table_insert(usb->devices, GUINT_TO_POINTER(device->id), device);
+    report_flavour(usb);
     tell_main(device, main_note, "probing", NULL);
     device->probe = usb_probe_new(source, (uint64_t)g_get_monotonic_time(), on_probed, device);
 }
@@ -489,6 +505,12 @@ PeerUsb *peer_usb_new(Server *server, guint peer_id, DvcManager *dvcs, GMainCont
     dvc_manager_on_drained(dvcs, DVC_URGENT, PEER_USB_QUEUE_LOW, on_drained, usb);
     g_source_attach(usb->timer, context);
     return usb;
+}
+
+void peer_usb_set_client(PeerUsb *usb, guint32 client_build, guint32 early_capability_flags)
+{
+    if (usb)
+        urbdrc_set_client(usb->urbdrc, client_build, early_capability_flags);
 }
 
 void peer_usb_free(PeerUsb *usb)

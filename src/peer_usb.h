@@ -20,6 +20,8 @@ typedef struct PeerUsb PeerUsb;
 PeerUsb *peer_usb_new(Server *server, guint peer_id, DvcManager *dvcs, GMainContext *context,
                       const char *label);
 void peer_usb_free(PeerUsb *usb);
+/** What the client's core data said (urbdrc_set_client()); at once after peer_usb_new(). */
+void peer_usb_set_client(PeerUsb *usb, guint32 client_build, guint32 early_capability_flags);
 /** main's answer to a request (UsbSlotsCallbacks.grant), on the peer's thread. Takes @fd. */
 void peer_usb_granted(PeerUsb *usb, guint device_id, int fd, const char *slot_id,
                       const char *error);

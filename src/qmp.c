@@ -49,12 +49,14 @@ typedef struct Job {
         QmpSlotAdded added;
     } done;
     void *user;
+    int boot; /* the first slot's bootindex, negative: none */
 
     GSocket *socket; /* worker only, with what follows */
     GByteArray *input;
     gint64 deadline;
     GDBusConnection *connection; /* results */
     char *chardev_id;
+    unsigned slot_number;
 } Job;
 
 struct Qmp {
@@ -424,6 +426,7 @@ static char *add_chardev(Job *job, GError **error)
                             id);
         g_autoptr(JsonNode) result =
             run(job, "chardev-add", json_from_string(json, NULL), -1, error);
+        job->slot_number = i;
         if (result)
             return g_steal_pointer(&id);
         if (!refused(*error) || !strstr((*error)->message, "already exists"))
@@ -434,6 +437,24 @@ static char *add_chardev(Job *job, GError **error)
     return NULL;
 }
 
+static JsonNode *slot_arguments(Job *job, const char *id, const char *bus, unsigned port)
+{
+    JsonObject *object = json_object_new();
+    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+    char text[8];
+
+    g_snprintf(text, sizeof(text), "%u", port);
+    json_object_set_string_member(object, "driver", "usb-redir");
+    json_object_set_string_member(object, "chardev", id);
+    json_object_set_string_member(object, "id", id);
+    json_object_set_string_member(object, "bus", bus);
+    json_object_set_string_member(object, "port", text);
+    if (job->boot >= 0)
+        json_object_set_int_member(object, "bootindex", job->boot + (gint64)job->slot_number);
+    json_node_take_object(node, object);
+    return node;
+}
+
 /* Plugs the device into the first free port. A port is always named: without one QEMU inserts a
  * full-speed hub when only one port is left. */
 static bool add_device(Job *job, const GPtrArray *controllers, const char *id, GError **error)
@@ -441,10 +462,9 @@ static bool add_device(Job *job, const GPtrArray *controllers, const char *id, G
     for (guint i = 0; i < controllers->len; i++) {
         g_autofree char *bus = g_strconcat(g_ptr_array_index(controllers, i), ".0", NULL);
         for (unsigned n = 1; n <= MAX_PORT; n++) {
-            char port[8];
-            g_snprintf(port, sizeof(port), "%u", n);
-            if (run_strings(job, -1, error, "device_add", "driver", "usb-redir", "chardev", id,
-                            "id", id, "bus", bus, "port", port, NULL))
+            g_autoptr(JsonNode) result =
+                run(job, "device_add", slot_arguments(job, id, bus, n), -1, error);
+            if (result)
                 return true;
             if (!refused(*error) || !strstr((*error)->message, "in use"))
                 return false;
@@ -625,11 +645,12 @@ void qmp_attach_display(Qmp *qmp, QmpAttached done, void *user)
     submit(qmp, job);
 }
 
-void qmp_add_usb_slot(Qmp *qmp, QmpSlotAdded done, void *user)
+void qmp_add_usb_slot(Qmp *qmp, int boot, QmpSlotAdded done, void *user)
 {
     Job *job = g_new0(Job, 1);
 
     job->kind = JOB_ADD_SLOT;
+    job->boot = boot;
     job->done.added = done;
     job->user = user;
     submit(qmp, job);

@@ -27,9 +27,10 @@ typedef void (*QmpAttached)(void *user, GDBusConnection *connection, const char 
 void qmp_attach_display(Qmp *qmp, QmpAttached done, void *user);
 
 /** Plugs one more redirection slot: chardev-add dbus/org.qemu.usbredir and device_add usb-redir on
- * a free port of our controllers (or of the only one there is). @done: the chardev id, or NULL and
- * why; "no free USB port" is told apart from other errors in the sentence. */
+ * a free port of our controllers (or of the only one there is). @boot: the bootindex of the first
+ * slot there can be, which this one counts on from; negative: none. @done: the chardev id, or NULL
+ * and why; "no free USB port" is told apart from other errors in the sentence. */
 typedef void (*QmpSlotAdded)(void *user, const char *chardev_id, const char *error);
-void qmp_add_usb_slot(Qmp *qmp, QmpSlotAdded done, void *user);
+void qmp_add_usb_slot(Qmp *qmp, int boot, QmpSlotAdded done, void *user);
 
 #endif

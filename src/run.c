@@ -125,7 +125,7 @@ static void add(GPtrArray *argv, const char *option, const char *format, ...)
 }
 
 /* Controllers for as many slots as there can ever be, so that more can be plugged later. */
-static void add_usb(GPtrArray *argv, unsigned slots)
+static void add_usb(GPtrArray *argv, unsigned slots, int boot)
 {
     if (slots == 0)
         return;
@@ -134,8 +134,10 @@ static void add_usb(GPtrArray *argv, unsigned slots)
             SLOTS_PER_CONTROLLER);
     for (unsigned i = 0; i < MIN(slots, CONFIG_MAX_USB_SLOTS); i++) {
         add(argv, "-chardev", "dbus,id=qrdp_usb%u,name=org.qemu.usbredir", i);
-        add(argv, "-device", "usb-redir,chardev=qrdp_usb%u,id=qrdp_usb%u,bus=qrdp-xhci%u.0,port=%u",
-            i, i, i / SLOTS_PER_CONTROLLER, i % SLOTS_PER_CONTROLLER + 1);
+        g_autofree char *index = boot < 0 ? NULL : g_strdup_printf(",bootindex=%u", boot + i);
+        add(argv, "-device",
+            "usb-redir,chardev=qrdp_usb%u,id=qrdp_usb%u,bus=qrdp-xhci%u.0,port=%u%s", i, i,
+            i / SLOTS_PER_CONTROLLER, i % SLOTS_PER_CONTROLLER + 1, index ? index : "");
     }
 }
 
@@ -167,7 +169,7 @@ static char **build_argv(const Config *config, bool has_display, int listen_fd)
         add(argv, "-display", "dbus,p2p=yes");
     add(argv, "-chardev", "socket,id=qrdp_qmp,fd=%d,server=on,wait=off", listen_fd);
     add(argv, "-mon", "chardev=qrdp_qmp,mode=control");
-    add_usb(argv, config->usb_slots);
+    add_usb(argv, config->usb_slots, config->usb_boot);
     if (config->usb_slots > 0)
         add_tablet(argv, config->qemu_argv);
     g_ptr_array_add(argv, NULL);
@@ -220,6 +222,9 @@ static void child_setup(gpointer data)
         _exit(127);
     fcntl(setup->listen_fd, F_SETFD, 0);
     signal(SIGPIPE, SIG_DFL);
+    sigset_t none;
+    sigemptyset(&none); /* main.c holds some back until it can handle them */
+    sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
 /* QEMU refused its command line: the likeliest reason is one that it words badly. */
@@ -300,6 +305,11 @@ Run *run_start(const Config *config, const char *dir, const RunCallbacks *callba
 const char *run_qmp_path(const Run *run)
 {
     return run->qmp_path;
+}
+
+GPid run_pid(const Run *run)
+{
+    return run->pid;
 }
 
 static gboolean on_grace_over(gpointer data)

@@ -17,7 +17,8 @@
 typedef struct Run Run;
 
 typedef struct RunCallbacks {
-    /** QEMU has ended. @status is what we should exit with: its own exit status, or 128 + signal. */
+    /** QEMU has ended. @status is what we should exit with: its own exit status, or 128 + signal.
+     */
     void (*exited)(void *user, int status);
 } RunCallbacks;
 
@@ -29,6 +30,8 @@ Run *run_start(const Config *config, const char *dir, const RunCallbacks *callba
 /** The QMP socket: it can be connected to at once and greets when QEMU is up, so give the Qmp
  * patience (qmp_set_patience()). */
 const char *run_qmp_path(const Run *run);
+/** QEMU's process id, 0 once it has ended. */
+GPid run_pid(const Run *run);
 /** Asks QEMU to end (SIGTERM, then SIGKILL); .exited is called when it has. */
 void run_stop(Run *run);
 void run_free(Run *run);

@@ -31,6 +31,7 @@
 #define DEFAULT_WIDTH 1024
 #define DEFAULT_HEIGHT 768
 #define STOP_PATIENCE_US 2000000
+#define END_PATIENCE_US 2000000
 #define REFUSED_WINDOW_US 10000000u /* lines about connections turned away: five in ten seconds */
 #define REFUSED_BURST 5u
 
@@ -109,8 +110,8 @@ static void server_peer_free(gpointer data)
     framebuffer_viewer_free(p->viewer);
     g_free(p->key);
     g_free(p->user);
-    g_free(p->display);
     g_free(p->usb);
+    g_free(p->flavour);
     g_free(p);
 }
 
@@ -358,6 +359,44 @@ static void admit(Server *server, int fd, const char *who, const char *key)
     log_debug("server", "%s: connection %u", who, p->id);
 }
 
+/* Sends the oldest connection of @key that has not logged in away; false if too many were that have
+ * not ended yet. */
+static bool evict(Server *server, const char *key)
+{
+    GHashTableIter iter;
+    gpointer value;
+    ServerPeer *oldest = NULL;
+    unsigned leaving = 0;
+
+    g_hash_table_iter_init(&iter, server->peers);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        ServerPeer *p = value;
+        leaving += p->evicted;
+        if (!p->evicted && !p->logged_in && strcmp(p->key, key) == 0 &&
+            (!oldest || p->id < oldest->id))
+            oldest = p;
+    }
+    if (!oldest || leaving >= SERVER_MAX_EVICTED)
+        return false;
+    oldest->evicted = true;
+    stop_peer(oldest, PEER_STOP_SHUTDOWN, "its place was needed before it had logged in");
+    peer_cut(oldest->peer, "its place was needed before it had logged in");
+    throttle_left(server->throttle, key, true);
+    return true;
+}
+
+/* Whether @key may connect, making room if need be; counted if so. */
+static ThrottleVerdict may_connect(Server *server, const char *key)
+{
+    const char *crowd;
+    ThrottleVerdict verdict =
+        throttle_admit(server->throttle, key, (uint64_t)g_get_monotonic_time(), &crowd);
+    if (verdict != THROTTLE_ADMIT || !crowd || evict(server, crowd))
+        return verdict;
+    throttle_left(server->throttle, key, true);
+    return THROTTLE_FULL;
+}
+
 void server_accept(Server *server, GSocket *socket)
 {
     GSocketAddress *address = g_socket_get_remote_address(socket, NULL);
@@ -371,8 +410,7 @@ void server_accept(Server *server, GSocket *socket)
     if (why) {
         refuse(server, who, why);
     } else {
-        ThrottleVerdict verdict =
-            throttle_admit(server->throttle, key, (uint64_t)g_get_monotonic_time());
+        ThrottleVerdict verdict = may_connect(server, key);
         int fd = -1;
         if (verdict != THROTTLE_ADMIT) {
             refuse(server, who, throttle_verdict_text(verdict));
@@ -417,6 +455,8 @@ void server_peer_login(Server *server, guint id, void *data)
                     user);
         return;
     }
+    if (p->evicted) /* too late: it was told to go */
+        return;
     throttle_succeeded(server->throttle, p->key);
     p->logged_in = true;
     p->user = g_strdup_printf("%s@%s", user, p->address);
@@ -507,11 +547,9 @@ void server_peer_ui_size(Server *server, guint id, void *data)
         vm_set_ui_info(server->vm, size->width, size->height, size->width_mm, size->height_mm);
 }
 
-void server_peer_status(Server *server, guint id, void *line)
+void server_peer_status(Server *server, guint id, void *status)
 {
-    ServerPeer *p = server_peer(server, id);
-    g_free(p->display);
-    p->display = g_strdup(line);
+    server_peer(server, id)->display = *(const PeerDisplayStatus *)status;
 }
 
 void server_peer_usb_latency(Server *server, guint id, void *latencies)
@@ -535,7 +573,8 @@ void server_peer_ended(Server *server, guint id, void *reason)
 
     log_line(p->logged_in ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, "server", "%s: connection ended: %s",
              p->user ? p->user : p->address, (const char *)reason);
-    throttle_left(server->throttle, p->key, !p->logged_in);
+    if (!p->evicted)
+        throttle_left(server->throttle, p->key, !p->logged_in);
     if (server->usb)
         usb_slots_forget(server->usb, id, 0);
     g_hash_table_remove(server->peers, GUINT_TO_POINTER(id));
@@ -620,13 +659,41 @@ void server_shutdown(Server *server, int status, const char *reason)
         server->quit_idle = g_idle_add(on_quit_idle, server);
 }
 
-void server_free(Server *server)
+/* All threads at once have END_PATIENCE_US to end by themselves, and as long after their sockets
+ * were cut; how many have not. */
+static unsigned wait_for_threads(Server *server)
+{
+    unsigned left = 0;
+
+    for (int cut = 0; cut < 2; cut++) {
+        gint64 until = g_get_monotonic_time() + END_PATIENCE_US;
+        GHashTableIter iter;
+        gpointer value;
+        left = 0;
+        g_hash_table_iter_init(&iter, server->peers);
+        while (g_hash_table_iter_next(&iter, NULL, &value)) {
+            ServerPeer *p = value;
+            if (peer_wait(p->peer, until))
+                continue;
+            left++;
+            peer_cut(p->peer, "it did not end when asked to");
+        }
+    }
+    return left;
+}
+
+bool server_free(Server *server)
 {
     if (!server)
-        return;
+        return true;
     server->closing = true;
     server_listeners_close(server);
     stop_all(server, "qrdp is ending");
+    unsigned stuck = wait_for_threads(server);
+    if (stuck > 0) {
+        log_error("server", "%u connections do not end: leaving them to the kernel", stuck);
+        return false;
+    }
     g_hash_table_unref(server->peers); /* joins their threads */
     server->inbox->server = NULL;
     inbox_unref(server->inbox);
@@ -642,4 +709,5 @@ void server_free(Server *server)
     g_free(server->unusable);
     g_free(server->reason);
     g_free(server);
+    return true;
 }

@@ -13,8 +13,9 @@
 #include "qmp.h"
 #include "vm.h"
 
-#define SERVER_MAX_PEERS 16u           /* connected at once, logged in or not */
+#define SERVER_MAX_PEERS 16u /* connected at once, logged in or not */
 #define SERVER_MAX_PENDING_PER_ADDRESS 5u
+#define SERVER_MAX_EVICTED 16u /* sent away for others, and their threads not yet ended */
 
 typedef struct Server Server;
 
@@ -24,7 +25,9 @@ typedef struct ServerCallbacks {
 } ServerCallbacks;
 
 Server *server_new(const Config *config, Auth *auth, const ServerCallbacks *callbacks, void *user);
-void server_free(Server *server);
+/** False if a client's thread does not end within seconds: then nothing was freed, and all that is
+ * left to do is to end the process. */
+bool server_free(Server *server);
 /** Opens Config.listen. One sentence that says what to do in @error. */
 bool server_listen(Server *server, GError **error);
 /** "127.0.0.1:3389" of listener @i with the real port, NULL past the last. */
@@ -51,6 +54,7 @@ struct Peer *server_find_peer(Server *server, guint peer_id);
 typedef void (*ServerFunc)(Server *server, guint peer_id, void *data);
 /** Runs @func on main, in order per peer, unless the peer is gone by then; then, or afterwards,
  * @destroy (may be NULL) frees @data. Any thread. */
-void server_post(Server *server, guint peer_id, ServerFunc func, void *data, GDestroyNotify destroy);
+void server_post(Server *server, guint peer_id, ServerFunc func, void *data,
+                 GDestroyNotify destroy);
 
 #endif

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <gio/gio.h>
 #include <gio/gunixsocketaddress.h>
+#include <netdb.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -16,14 +17,25 @@
 #include "server_priv.h"
 
 #define BACKLOG 16
+#define ACCEPT_PAUSE_MS 500
+#define WARN_WINDOW_US 60000000u
+#define WARN_BURST 5u
 
-static void listener_free(gpointer data)
+static void set_source(ServerListener *l, GSource *source)
 {
-    ServerListener *l = data;
     if (l->source) {
         g_source_destroy(l->source);
         g_source_unref(l->source);
     }
+    l->source = source;
+    if (source)
+        g_source_attach(source, NULL);
+}
+
+static void listener_free(gpointer data)
+{
+    ServerListener *l = data;
+    set_source(l, NULL);
     if (l->socket) {
         g_socket_close(l->socket, NULL);
         g_object_unref(l->socket);
@@ -40,15 +52,45 @@ void server_listeners_close(Server *server)
     g_ptr_array_set_size(server->listeners, 0);
 }
 
+static void start_accepting(ServerListener *l);
+
+static gboolean on_accept_again(gpointer data)
+{
+    start_accepting(data);
+    return G_SOURCE_REMOVE;
+}
+
+/* Without a descriptor for it the client stays in the queue, and the socket readable for ever. */
+static void pause_accepting(ServerListener *l, const GError *error)
+{
+    GSource *pause = g_timeout_source_new(ACCEPT_PAUSE_MS);
+    if (log_limit(&l->server->refused, (uint64_t)g_get_monotonic_time(), WARN_WINDOW_US,
+                  WARN_BURST))
+        log_warning("server", "a client must wait at %s: %s", l->text, error->message);
+    g_source_set_callback(pause, on_accept_again, l, NULL);
+    set_source(l, pause);
+}
+
 static gboolean on_incoming(GSocket *socket, GIOCondition condition, gpointer data)
 {
-    Server *server = data;
-    GSocket *client = g_socket_accept(socket, NULL, NULL);
+    ServerListener *l = data;
+    GError *error = NULL;
+    GSocket *client = g_socket_accept(socket, NULL, &error);
     if (client) {
-        server_accept(server, client);
+        server_accept(l->server, client);
         g_object_unref(client);
+    } else if (!g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK)) {
+        pause_accepting(l, error);
     }
-    return G_SOURCE_CONTINUE;
+    g_clear_error(&error);
+    return G_SOURCE_CONTINUE; /* or it was destroyed: that holds */
+}
+
+static void start_accepting(ServerListener *l)
+{
+    GSource *source = g_socket_create_source(l->socket, G_IO_IN, NULL);
+    g_source_set_callback(source, G_SOURCE_FUNC(on_incoming), l, NULL);
+    set_source(l, source);
 }
 
 static char *address_text(GSocketAddress *address)
@@ -86,9 +128,8 @@ static void add_listener(Server *server, GSocket *socket, const char *unix_path)
     l->socket = socket;
     l->text = local ? address_text(local) : g_strdup("?");
     l->unix_path = g_strdup(unix_path);
-    l->source = g_socket_create_source(socket, G_IO_IN, NULL);
-    g_source_set_callback(l->source, G_SOURCE_FUNC(on_incoming), server, NULL);
-    g_source_attach(l->source, NULL);
+    l->server = server;
+    start_accepting(l);
     g_ptr_array_add(server->listeners, l);
     g_clear_object(&local);
 }
@@ -133,6 +174,32 @@ static bool listen_unix(Server *server, const char *path, GError **error)
 
 /* --- TCP --- */
 
+/* Not GResolver: it looks names up in a thread, which would stay, and outside the sandbox. */
+static GList *look_up(const char *host, GError **error)
+{
+    const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *found = NULL;
+    GList *list = NULL;
+
+    int status = getaddrinfo(host, NULL, &hints, &found);
+    if (status != 0)
+        g_set_error_literal(error, G_RESOLVER_ERROR, G_RESOLVER_ERROR_NOT_FOUND,
+                            gai_strerror(status));
+    for (const struct addrinfo *a = found; a; a = a->ai_next) {
+        GSocketAddress *address = g_socket_address_new_from_native(a->ai_addr, a->ai_addrlen);
+        if (G_IS_INET_SOCKET_ADDRESS(address))
+            list = g_list_append(list, g_object_ref(g_inet_socket_address_get_address(
+                                           G_INET_SOCKET_ADDRESS(address))));
+        g_clear_object(&address);
+    }
+    if (found)
+        freeaddrinfo(found);
+    if (!list && error && !*error)
+        g_set_error_literal(error, G_RESOLVER_ERROR, G_RESOLVER_ERROR_NOT_FOUND,
+                            "it has no internet address");
+    return list;
+}
+
 /* GInetAddress list; an empty host is every address. */
 static GList *resolve(const char *host, GError **error)
 {
@@ -141,10 +208,7 @@ static GList *resolve(const char *host, GError **error)
     GInetAddress *literal = g_inet_address_new_from_string(host);
     if (literal)
         return g_list_append(NULL, literal);
-    GResolver *resolver = g_resolver_get_default();
-    GList *found = g_resolver_lookup_by_name(resolver, host, NULL, error);
-    g_object_unref(resolver);
-    return found;
+    return look_up(host, error);
 }
 
 static bool refuse_open(Server *server, const char *text, GList *addresses, GError **error)

@@ -9,6 +9,7 @@
 #include "cert.h"
 #include "input.h"
 #include "peer.h"
+#include "peer_display.h"
 #include "qmp.h"
 #include "server.h"
 #include "throttle.h"
@@ -18,6 +19,12 @@
 #define SERVER_WATCHDOG_SECONDS 1u
 
 /** One admitted connection, from accept to the end of its thread. */
+/** What kind of USB redirection a client does, and what that rests on. */
+typedef struct ServerUsbFlavour {
+    char name[16];
+    char evidence[160];
+} ServerUsbFlavour;
+
 typedef struct ServerPeer {
     guint id;
     Peer *peer;
@@ -26,16 +33,20 @@ typedef struct ServerPeer {
     char *user;        /* escaped; NULL until logged in */
     bool logged_in;    /* its password was right */
     bool active;       /* it can be shown pictures */
+    bool evicted;      /* its place went to somebody else before it had logged in */
     bool stopping;     /* it was told to go: of its input only releases count */
     bool told;         /* it knows of the damage and has not asked for a frame since */
     gint64 since_us;   /* wall clock */
     gint64 stopped_us; /* monotonic, once .stopping */
-    char *display;     /* one line for status */
+    PeerDisplayStatus display;
     UsbLatencies *usb; /* NULL: none told yet */
+
+    ServerUsbFlavour *flavour; /* NULL: it has brought no USB device */
     FramebufferViewer *viewer;
 } ServerPeer;
 
 typedef struct ServerListener {
+    Server *server;
     char *text; /* as status shows it: "127.0.0.1:3389", "unix:/path" */
     GSocket *socket;
     GSource *source;
@@ -108,9 +119,10 @@ typedef struct ServerUiSize {
     uint32_t width, height, width_mm, height_mm;
 } ServerUiSize;
 void server_peer_ui_size(Server *server, guint id, void *size);
-/** @line: one line of text. */
-void server_peer_status(Server *server, guint id, void *line);
+void server_peer_status(Server *server, guint id, void *status);
 void server_peer_usb_latency(Server *server, guint id, void *latencies);
+/** @flavour: ServerUsbFlavour. */
+void server_peer_usb_flavour(Server *server, guint id, void *flavour);
 /** @reason: text; the last thing a peer posts. */
 void server_peer_ended(Server *server, guint id, void *reason);
 

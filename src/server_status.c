@@ -4,6 +4,7 @@
  */
 #include <json-glib/json-glib.h>
 
+#include "sandbox.h"
 #include "server_priv.h"
 
 #define MAX_USB_ROWS 128u
@@ -100,6 +101,43 @@ static void json_vm(Server *server, JsonBuilder *b)
     json_builder_end_object(b);
 }
 
+static void set_bool(JsonBuilder *b, const char *name, bool value)
+{
+    json_builder_set_member_name(b, name);
+    json_builder_add_boolean_value(b, value);
+}
+
+/* null until it is decided how the client is shown pictures. */
+static void json_display(JsonBuilder *b, const PeerDisplayStatus *d)
+{
+    json_builder_set_member_name(b, "display");
+    if (!d->codec) {
+        json_builder_add_null_value(b);
+        return;
+    }
+    json_builder_begin_object(b);
+    set_string(b, "codec", d->codec);
+    if (d->version) {
+        char version[16];
+        g_snprintf(version, sizeof(version), "0x%08x", d->version);
+        set_string(b, "gfx_version", version);
+    }
+    set_int(b, "width", d->width);
+    set_int(b, "height", d->height);
+    set_int(b, "bits_per_pixel", d->bits);
+    set_bool(b, "suppressed", d->suppressed);
+    set_int(b, "frames", (gint64)d->frames);
+    set_int(b, "bytes", (gint64)d->bytes);
+    set_int(b, "encoding_us", (gint64)d->encode_us);
+    if (d->window) {
+        set_bool(b, "acknowledges", !d->silent);
+        set_int(b, "unacknowledged", d->unacknowledged);
+        set_int(b, "window", d->window);
+        set_int(b, "round_trip_us", (gint64)d->rtt_us);
+    }
+    json_builder_end_object(b);
+}
+
 static void json_peers(Server *server, JsonBuilder *b)
 {
     GPtrArray *peers = sorted_peers(server);
@@ -114,7 +152,11 @@ static void json_peers(Server *server, JsonBuilder *b)
         set_string(b, "address", p->address);
         set_string(b, "state", peer_state(p));
         set_string(b, "since", since);
-        set_string(b, "display", p->display);
+        json_display(b, &p->display);
+        if (p->flavour) {
+            set_string(b, "usb_flavour", p->flavour->name);
+            set_string(b, "usb_evidence", p->flavour->evidence);
+        }
         if (p->usb) {
             json_builder_set_member_name(b, "usb_latency_us");
             json_builder_begin_object(b);
@@ -164,6 +206,7 @@ static char *status_json(Server *server)
     JsonBuilder *b = json_builder_new();
     json_builder_begin_object(b);
     set_string(b, "version", QRDP_VERSION);
+    set_string(b, "sandbox", sandbox_text());
     json_vm(server, b);
     json_builder_set_member_name(b, "listening");
     json_builder_begin_array(b);
@@ -183,14 +226,41 @@ static char *status_json(Server *server)
     return line;
 }
 
+static void text_delay(GString *out, const char *name, const Latency *l, const char *where)
+{
+    if (l->count == 0)
+        return;
+    g_string_append_printf(out,
+                           "  %swaits %" G_GUINT64_FORMAT
+                           " us inside qrdp (1 in 100: %" G_GUINT64_FORMAT " us) on its way %s\n",
+                           name, latency_permille(l, 500), latency_permille(l, 990), where);
+}
+
+static void text_display(GString *out, const PeerDisplayStatus *d)
+{
+    if (!d->codec) {
+        g_string_append(out, "  screen:    not shown yet\n");
+        return;
+    }
+    char *sent = g_format_size(d->bytes);
+    g_string_append_printf(out, "  screen:    %ux%u by %s%s\n", d->width, d->height, d->codec,
+                           d->suppressed ? ", paused because its window is not visible" : "");
+    g_string_append_printf(out, "  sent:      %" G_GUINT64_FORMAT " frames, %s\n", d->frames, sent);
+    g_string_append_printf(out, "  frame:     %.1f ms to encode", (double)d->encode_us / 1000);
+    if (d->window && d->silent)
+        g_string_append(out, ", the client acknowledges none");
+    else if (d->window)
+        g_string_append_printf(out,
+                               ", %.1f ms until the client has it, %u of at most %u on the way",
+                               (double)d->rtt_us / 1000, d->unacknowledged, d->window);
+    g_string_append_c(out, '\n');
+    g_free(sent);
+}
+
 static void text_latency(const UsbLatencies *l, GString *out)
 {
-    g_string_append_printf(out,
-                           "           USB held here, median and 99 %%: %" G_GUINT64_FORMAT
-                           " and %" G_GUINT64_FORMAT " us to the client, %" G_GUINT64_FORMAT
-                           " and %" G_GUINT64_FORMAT " us to the guest\n",
-                           latency_permille(&l->out, 500), latency_permille(&l->out, 990),
-                           latency_permille(&l->in, 500), latency_permille(&l->in, 990));
+    text_delay(out, "usb out:   ", &l->out, "to the client");
+    text_delay(out, "usb in:    ", &l->in, "to the guest");
 }
 
 static void text_peers(Server *server, GString *out)
@@ -203,8 +273,10 @@ static void text_peers(Server *server, GString *out)
         char *since = since_text(p->since_us);
         g_string_append_printf(out, "client %u:  %s, %s since %s\n", p->id,
                                p->user ? p->user : p->address, peer_state(p), since);
-        if (p->display)
-            g_string_append_printf(out, "           %s\n", p->display);
+        text_display(out, &p->display);
+        if (p->flavour)
+            g_string_append_printf(out, "           USB as %s does it: %s\n", p->flavour->name,
+                                   p->flavour->evidence);
         if (p->usb)
             text_latency(p->usb, out);
         g_free(since);
@@ -243,6 +315,7 @@ char *server_status(Server *server, bool json)
                            server->vm ? vm_name(server->vm) : "", vm_state(server), width, height);
     for (unsigned i = 0; server_address(server, i); i++)
         g_string_append_printf(out, "listening: %s\n", server_address(server, i));
+    g_string_append_printf(out, "sandbox:   %s\n", sandbox_text());
     text_peers(server, out);
     text_usb(server, out);
     return g_string_free(out, FALSE);

@@ -21,6 +21,14 @@ static void on_detach(void *user, guint peer_id, guint device_id, bool close, co
         peer_usb_leave(p->peer, device_id, close, why);
 }
 
+void server_peer_usb_flavour(Server *server, guint id, void *flavour)
+{
+    ServerPeer *p = server_peer(server, id);
+
+    g_free(p->flavour);
+    p->flavour = g_memdup2(flavour, sizeof(*p->flavour));
+}
+
 UsbSlots *server_usb_new(Server *server)
 {
     static const UsbSlotsCallbacks callbacks = {.grant = on_grant, .detach = on_detach};

@@ -75,6 +75,11 @@ static void on_state_changed(void *user, UsbDeviceState state, const char *why)
     slot->callbacks->state_changed(slot->user, slot, state, why);
 }
 
+static uint64_t on_now(void *user)
+{
+    return (uint64_t)g_get_monotonic_time();
+}
+
 static bool slot_wants_input(Slot *slot)
 {
     return !slot->closed && usb_device_wants_guest_bytes(slot->device) &&
@@ -170,6 +175,7 @@ Slot *slot_new(GMainContext *context, const char *id, int fd, UsbDescriptors *de
     static const UsbDeviceCallbacks device_callbacks = {
         .guest_write = on_guest_write,
         .state_changed = on_state_changed,
+        .now = on_now,
     };
     Slot *slot = g_new0(Slot, 1);
 

@@ -98,9 +98,30 @@ uint64_t throttle_pause_left(const Throttle *throttle, const char *key, uint64_t
     return pause > since ? pause - since : 0;
 }
 
-ThrottleVerdict throttle_admit(Throttle *throttle, const char *key, uint64_t now_us)
+/* The address with the most pending connections, if it has more than @than. */
+static const char *find_crowd(const Throttle *t, unsigned than)
+{
+    GHashTableIter iter;
+    gpointer key, value;
+    const char *found = NULL;
+
+    g_hash_table_iter_init(&iter, t->entries);
+    while (g_hash_table_iter_next(&iter, &key, &value)) {
+        const Entry *e = value;
+        if (e->pending > than) {
+            than = e->pending;
+            found = key;
+        }
+    }
+    return found;
+}
+
+ThrottleVerdict throttle_admit(Throttle *throttle, const char *key, uint64_t now_us,
+                               const char **crowd)
 {
     Entry *e = entry_get(throttle, key, now_us);
+
+    *crowd = NULL;
 
     e->last_seen_us = now_us;
     if (e->failures && now_us - e->last_failure_us >= THROTTLE_FORGET_US)
@@ -116,7 +137,7 @@ ThrottleVerdict throttle_admit(Throttle *throttle, const char *key, uint64_t now
         return THROTTLE_PAUSE;
     if (e->pending >= throttle->max_pending)
         return THROTTLE_PENDING;
-    if (throttle->total >= throttle->max_total)
+    if (throttle->total >= throttle->max_total && !(*crowd = find_crowd(throttle, e->pending)))
         return THROTTLE_FULL;
     e->pending++;
     throttle->total++;
@@ -134,8 +155,7 @@ void throttle_succeeded(Throttle *throttle, const char *key)
 
 void throttle_failed(Throttle *throttle, const char *key, uint64_t now_us)
 {
-    Entry *e = g_hash_table_lookup(throttle->entries, key);
-    g_assert(e);
+    Entry *e = entry_get(throttle, key, now_us); /* it may have given up its place meanwhile */
     e->failures++;
     e->last_failure_us = now_us;
 }

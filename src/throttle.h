@@ -32,11 +32,18 @@ typedef enum ThrottleVerdict {
 Throttle *throttle_new(unsigned max_total, unsigned max_pending);
 void throttle_free(Throttle *throttle);
 /** Judges one connection from @key (an address without port). THROTTLE_ADMIT counts it as pending;
- * throttle_left() must follow in the end. @now_us: monotonic. */
-ThrottleVerdict throttle_admit(Throttle *throttle, const char *key, uint64_t now_us);
+ * throttle_left() must follow in the end. @now_us: monotonic.
+ *
+ * When all places are taken, the address with the most connections that have not logged in gives
+ * one of them up for an address that has fewer: *@crowd is then that address (valid until the next
+ * call), and the caller ends its oldest such connection and calls throttle_left() for it at once.
+ * Otherwise *@crowd is NULL. So a few addresses cannot hold all places until their deadlines, and
+ * who has logged in is never sent away. */
+ThrottleVerdict throttle_admit(Throttle *throttle, const char *key, uint64_t now_us,
+                               const char **crowd);
 /** An admitted connection logged in: it is no longer pending, and failures are forgotten. */
 void throttle_succeeded(Throttle *throttle, const char *key);
-/** A password was wrong. The connection stays pending until throttle_left(). */
+/** A password was wrong. The connection stays as it is until throttle_left(). */
 void throttle_failed(Throttle *throttle, const char *key, uint64_t now_us);
 /** An admitted connection is gone. @pending: it never logged in. */
 void throttle_left(Throttle *throttle, const char *key, bool pending);

@@ -20,6 +20,8 @@
 #define USB_SLOTS_MAX_ROWS 256u
 #define USB_SLOTS_MAX_TRIES 8u /* chardevs that would not open, before a device is refused */
 #define USB_SLOTS_MAX_RULES 64u
+#define USB_SLOTS_ANNOUNCE_SECONDS 10u /* from QMP's success to the chardev's appearance on D-Bus  \
+                                        */
 
 /* usbredirfilter: class, vendor, product, version, allow. Hubs are never passed on: a hub without
  * its children is of no use, and its children are announced by themselves. */
@@ -53,6 +55,7 @@ struct UsbSlots {
     GPtrArray *rules;    /* the operator's, newest first */
     bool plugging;
     char *plugged;    /* added over QMP, not seen among the VM's chardevs yet */
+    guint announce;   /* the timer that no longer waits for it */
     bool cannot_plug; /* the last attempt failed */
     char *plug_error;
     guint last_number;
@@ -115,6 +118,7 @@ void usb_slots_free(UsbSlots *slots)
     if (!slots)
         return;
     slots->dead = true;
+    g_clear_handle_id(&slots->announce, g_source_remove);
     slots_unref(slots);
 }
 
@@ -217,6 +221,21 @@ static void on_opened(void *user, int fd, const char *error)
     slots_unref(slots);
 }
 
+/* If it comes later after all, who is still waiting gets it. */
+static gboolean on_not_announced(gpointer user)
+{
+    UsbSlots *slots = user;
+
+    slots->announce = 0;
+    g_free(slots->plug_error);
+    slots->plug_error = g_strdup_printf("QEMU plugged the slot %s but did not offer it in %u s",
+                                        slots->plugged, USB_SLOTS_ANNOUNCE_SECONDS);
+    slots->cannot_plug = true;
+    g_clear_pointer(&slots->plugged, g_free);
+    serve(slots);
+    return G_SOURCE_REMOVE;
+}
+
 static void on_plugged(void *user, const char *chardev_id, const char *error)
 {
     UsbSlots *slots = user;
@@ -228,6 +247,9 @@ static void on_plugged(void *user, const char *chardev_id, const char *error)
         slots->cannot_plug = error != NULL;
         g_free(slots->plugged);
         slots->plugged = g_strdup(chardev_id);
+        if (slots->plugged)
+            slots->announce =
+                g_timeout_add_seconds(USB_SLOTS_ANNOUNCE_SECONDS, on_not_announced, slots);
         serve(slots);
     }
     slots_unref(slots);
@@ -264,8 +286,10 @@ static bool slot_is_coming(UsbSlots *slots, GPtrArray *list)
 {
     for (guint i = 0; slots->plugged && i < list->len; i++) {
         const VmUsbSlot *s = list->pdata[i];
-        if (strcmp(s->id, slots->plugged) == 0)
+        if (strcmp(s->id, slots->plugged) == 0) {
             g_clear_pointer(&slots->plugged, g_free);
+            g_clear_handle_id(&slots->announce, g_source_remove);
+        }
     }
     return slots->plugging || slots->plugged;
 }
@@ -289,7 +313,7 @@ static void serve(UsbSlots *slots)
         } else if (slots->qmp && !slots->plug_error && list->len < CONFIG_MAX_USB_SLOTS) {
             coming = slots->plugging = true;
             slots->refs++;
-            qmp_add_usb_slot(slots->qmp, on_plugged, slots);
+            qmp_add_usb_slot(slots->qmp, slots->config->usb_boot, on_plugged, slots);
         } else {
             char *why =
                 slots->plug_error

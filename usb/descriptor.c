@@ -189,10 +189,24 @@ static bool add_endpoint(UsbAltSetting *alt, Reader *r, char *why, size_t size)
     e.max_packet = e.max_packet_raw & 0x7ff;
     unsigned mult = 1 + ((e.max_packet_raw >> 11) & 3);
     e.mult = (uint8_t)(mult > 3 ? 3 : mult);
+    e.interval_bytes = (uint32_t)e.max_packet * e.mult;
     if (e.interval == 0 && (e.type == USB_ENDPOINT_INTERRUPT || e.type == USB_ENDPOINT_ISO))
         e.interval = 1;
     alt->endpoints[alt->n_endpoints++] = e;
     return true;
+}
+
+/* SuperSpeed: a service interval holds bursts of packets (USB 3.2, 9.6.7). The device's own sum is
+ * taken if it is possible. */
+static void add_companion(UsbEndpoint *e, Reader *r)
+{
+    uint32_t burst = reader_u8(r), attributes = reader_u8(r), bytes = reader_u16(r);
+    uint32_t mult = e->type == USB_ENDPOINT_ISO ? attributes & 3 : 0;
+
+    if (!reader_ok(r) || burst > 15 || mult > 2)
+        return;
+    uint32_t most = e->max_packet * (burst + 1) * (mult + 1);
+    e->interval_bytes = bytes > 0 && bytes < most ? bytes : most;
 }
 
 /* Steps to the next descriptor: its body in @body. False at the end or on nonsense (r failed). */
@@ -225,6 +239,8 @@ static bool walk_configuration(UsbConfiguration *c, char *why, size_t size)
         } else if (type == LIBUSB_DT_ENDPOINT && alt) {
             if (!add_endpoint(alt, &body, why, size))
                 return false;
+        } else if (type == LIBUSB_DT_SS_ENDPOINT_COMPANION && alt && alt->n_endpoints > 0) {
+            add_companion(&alt->endpoints[alt->n_endpoints - 1], &body);
         }
     }
     if (!reader_done(&r)) {
@@ -296,6 +312,31 @@ bool usb_descriptors_set_bos(UsbDescriptors *d, const uint8_t *raw, size_t len, 
     free(d->bos);
     d->bos = copy_bytes(raw, len);
     d->bos_len = total;
+    return true;
+}
+
+void usb_descriptors_add_string(UsbDescriptors *d, const uint8_t *raw, size_t len)
+{
+    if (len > sizeof(d->strings) - d->strings_len)
+        return; /* a string has at most 255 bytes, and there are USB_MAX_STRINGS of them */
+    memcpy(d->strings + d->strings_len, raw, len);
+    d->strings_len = (uint16_t)(d->strings_len + len);
+}
+
+bool usb_descriptors_same(const UsbDescriptors *a, const UsbDescriptors *b)
+{
+    if (memcmp(a->device_raw, b->device_raw, sizeof(a->device_raw)) != 0 ||
+        a->n_configurations != b->n_configurations || a->speed != b->speed ||
+        a->bos_len != b->bos_len || a->strings_len != b->strings_len ||
+        memcmp(a->strings, b->strings, a->strings_len) != 0 ||
+        (a->bos_len && memcmp(a->bos, b->bos, a->bos_len) != 0))
+        return false;
+    for (unsigned i = 0; i < a->n_configurations; i++) {
+        const UsbConfiguration *x = &a->configurations[i], *y = &b->configurations[i];
+
+        if (x->raw_len != y->raw_len || memcmp(x->raw, y->raw, x->raw_len) != 0)
+            return false;
+    }
     return true;
 }
 

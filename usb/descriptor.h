@@ -24,6 +24,8 @@ bool usb_descriptors_add_configuration(UsbDescriptors *d, const uint8_t *raw, si
                                        size_t size);
 bool usb_descriptors_set_bos(UsbDescriptors *d, const uint8_t *raw, size_t len, char *why,
                              size_t size);
+/** Keeps a string descriptor as it came, for usb_descriptors_same(). */
+void usb_descriptors_add_string(UsbDescriptors *d, const uint8_t *raw, size_t len);
 /** Converts a string descriptor into escaped UTF-8 of at most @size bytes; "" if it is not one. */
 void usb_descriptor_string(const uint8_t *raw, size_t len, char *out, size_t size);
 /** Sets d->speed from what only one speed allows (urbdrc.md 4.2); the hint decides what is left. */

@@ -103,6 +103,9 @@ uint32_t device_submit(UsbDevice *d, UsbRequest *request, TransferTimer timer, P
     do {
         request->id = usb_source_next_id(d->source);
     } while (transfer_known(&d->table, request->id));
+    /* The guest's host controller repeats what failed three times before its driver is told. */
+    if (d->silent_since && timer != TRANSFER_TIMER_NONE)
+        timer = TRANSFER_TIMER_SILENT;
     if (!request->timeout_ms && timer != TRANSFER_TIMER_NONE)
         request->timeout_ms = USB_TIMEOUT_TRANSFER_US / 1000;
 
@@ -157,11 +160,27 @@ void device_rebuild_pipes(UsbDevice *d)
         pipe->endpoint = endpoints[i];
         pipe->interface = interfaces[i];
     }
+    storage_rebuild(d);
 }
 
 bool device_over_cap(const UsbDevice *d)
 {
     return d->packets >= USB_MAX_IN_FLIGHT || d->packet_bytes >= USB_MAX_BYTES_IN_FLIGHT;
+}
+
+void device_note_round_trip(UsbDevice *d, uint64_t us)
+{
+    uint64_t slower = d->round_trip + d->round_trip / 16 + 250;
+
+    if (us > (uint64_t)INT64_MAX) /* a correction that went below zero */
+        us = 0;
+    d->round_trip = d->round_trip == 0 || us < slower ? us + (us == 0) : slower;
+    d->stats.round_trip_us = (uint32_t)(d->round_trip > UINT32_MAX ? UINT32_MAX : d->round_trip);
+}
+
+uint64_t device_round_trip(const UsbDevice *d)
+{
+    return d->round_trip ? d->round_trip : DEVICE_ROUND_TRIP_US;
 }
 
 void device_pump(UsbDevice *d)
@@ -171,6 +190,7 @@ void device_pump(UsbDevice *d)
     for (unsigned i = 0; i < DEVICE_PIPES; i++) {
         pipe_pump(d, &d->pipes[i]);
         stream_refill(d, &d->pipes[i]);
+        iso_pump(d, &d->pipes[i]);
     }
 }
 
@@ -178,7 +198,9 @@ static void finish_transfer(UsbDevice *d, const Transfer *t, const UsbCompletion
 {
     Packet *p = t->owner;
 
-    if (!p)
+    if (!p && d->pipes[pipe_index(t->endpoint)].iso)
+        iso_complete(d, t, c);
+    else if (!p)
         stream_complete(d, t, c);
     else if (p->type == PACKET_BULK || p->type == PACKET_INTERRUPT)
         pipe_complete(d, t, c);
@@ -209,6 +231,7 @@ static void drop_all(UsbDevice *d)
     for (unsigned i = 0; i < DEVICE_PIPES; i++) {
         pipe_drop_all(d, &d->pipes[i]);
         d->pipes[i].stream = (Stream){0};
+        iso_forget(d, &d->pipes[i]);
     }
     d->stream_requests = 0;
 }
@@ -231,7 +254,7 @@ static bool on_ready(void *user)
 
     if (!active(d))
         return true;
-    if (d->selecting > 0 || redir_congested(d->redir))
+    if (d->suspended || d->selecting > 0 || redir_congested(d->redir))
         return false;
     if (full_since != UINT64_MAX && d->now < full_since + DEVICE_CANCEL_PERIOD_US)
         return false;
@@ -239,15 +262,15 @@ static bool on_ready(void *user)
            (d->over_cap && d->now >= d->over_cap_since + USB_TIMEOUT_TRANSFER_US);
 }
 
-static void enter(UsbDevice *d)
+void device_enter(UsbDevice *d)
 {
     assert(!d->busy); /* a source or owner has called back from inside a callback */
     d->busy = true;
 }
 
-static void enter_at(UsbDevice *d, uint64_t now_us)
+void device_enter_at(UsbDevice *d, uint64_t now_us)
 {
-    enter(d);
+    device_enter(d);
     if (now_us > d->now)
         d->now = now_us;
     transfer_table_time(&d->table, d->now);
@@ -262,7 +285,7 @@ static void feed_waiting(UsbDevice *d)
         memmove(d->input, d->input + n, d->input_len);
 }
 
-static void leave(UsbDevice *d)
+void device_leave(UsbDevice *d)
 {
     size_t before;
 
@@ -355,6 +378,15 @@ static void on_event(void *user, RedirEvent *e)
     case REDIR_STOP_BULK:
         bulkin_stop(d, e);
         break;
+    case REDIR_START_ISO:
+        iso_start(d, e);
+        break;
+    case REDIR_STOP_ISO:
+        iso_stop(d, e->id, e->endpoint);
+        break;
+    case REDIR_ISO:
+        iso_packet(d, e);
+        break;
     case REDIR_CANCEL: /* an unknown id has been answered already */
         if (!control_cancel(d, e->id))
             pipe_cancel(d, e->id);
@@ -390,16 +422,30 @@ static ptrdiff_t on_write(void *user, const uint8_t *data, size_t len)
 
 /* ---- events of the source's ---- */
 
+/* How long requests take that do not wait for anything but the way and the device. */
+static void time_request(UsbDevice *d, const Transfer *t, const UsbCompletion *c)
+{
+    const Packet *p = t->owner;
+
+    if (d->callbacks->now && p && p->type != PACKET_BULK && p->type != PACKET_INTERRUPT &&
+        c->status != USB_STATUS_TIMEOUT && d->now >= t->t0)
+        device_note_round_trip(d, d->now - t->t0);
+}
+
 static void on_complete(void *user, const UsbCompletion *completion)
 {
     UsbDevice *d = user;
     UsbCompletion c = *completion;
     Transfer t;
 
-    enter(d);
+    if (d->callbacks->now)
+        device_enter_at(d, d->callbacks->now(d->user));
+    else
+        device_enter(d);
     d->silent_since = 0;
     if (transfer_complete(&d->table, c.id, &t) == TRANSFER_WAS_LIVE) {
         d->stats.completions++;
+        time_request(d, &t, &c);
         if (c.length > t.length) { /* the source has checked; QEMU must never get more */
             c.length = t.length;
             c.status = USB_STATUS_BABBLE;
@@ -408,14 +454,14 @@ static void on_complete(void *user, const UsbCompletion *completion)
     } else {
         d->stats.late++;
     }
-    leave(d);
+    device_leave(d);
 }
 
 static void on_gone(void *user, const char *why)
 {
     UsbDevice *d = user;
 
-    enter(d);
+    device_enter(d);
     d->source = NULL;
     transfer_table_clear(&d->table);
     if (active(d)) {
@@ -423,16 +469,22 @@ static void on_gone(void *user, const char *why)
             redir_send_device_disconnect(d->redir);
         set_state(d, USB_DEVICE_GONE, why);
     }
-    leave(d);
+    device_leave(d);
 }
 
 static const UsbSink device_sink = {.complete = on_complete, .gone = on_gone};
 
-static void let_go_of_source(UsbDevice *d)
+void device_let_go_of_source(UsbDevice *d)
 {
     if (d->source && d->source->sink == &device_sink && d->source->sink_user == d)
         usb_source_set_sink(d->source, NULL, NULL);
     d->source = NULL;
+}
+
+void device_take_source(UsbDevice *d, UsbSource *source)
+{
+    d->source = source;
+    usb_source_set_sink(source, &device_sink, d);
 }
 
 /* ---- the owner's calls ---- */
@@ -448,7 +500,6 @@ UsbDevice *usb_device_new(UsbDescriptors *descriptors, UsbSource *source, uint64
         abort();
     assert(descriptors->n_configurations > 0);
     d->descriptors = usb_descriptors_ref(descriptors);
-    d->source = source;
     d->callbacks = callbacks;
     d->user = user;
     d->now = now_us;
@@ -456,7 +507,7 @@ UsbDevice *usb_device_new(UsbDescriptors *descriptors, UsbSource *source, uint64
     d->redir = redir_new(&redir_callbacks, d);
     transfer_table_init(&d->table, now_us);
     device_rebuild_pipes(d);
-    usb_source_set_sink(source, &device_sink, d);
+    device_take_source(d, source);
     return d;
 }
 
@@ -465,10 +516,11 @@ void usb_device_free(UsbDevice *d)
     if (!d)
         return;
     stop(d);
-    let_go_of_source(d);
+    device_let_go_of_source(d);
     redir_free(d->redir);
     usb_descriptors_unref(d->descriptors);
     free(d->input);
+    free(d->storage);
     free(d);
 }
 
@@ -493,11 +545,11 @@ bool usb_device_guest_bytes(UsbDevice *d, const uint8_t *data, size_t len, uint6
 {
     if (d->state == USB_DEVICE_BROKEN)
         return false;
-    enter_at(d, now_us);
+    device_enter_at(d, now_us);
     size_t n = d->input_len ? 0 : redir_feed(d->redir, data, len);
     if (!redir_error(d->redir))
         keep_input(d, data + n, len - n);
-    leave(d);
+    device_leave(d);
     return d->state != USB_DEVICE_BROKEN;
 }
 
@@ -515,20 +567,20 @@ void usb_device_guest_writable(UsbDevice *d)
 {
     if (d->state == USB_DEVICE_BROKEN)
         return;
-    enter(d);
-    leave(d);
+    device_enter(d);
+    device_leave(d);
 }
 
 void usb_device_disconnect(UsbDevice *d, const char *why)
 {
-    enter(d);
+    device_enter(d);
     if (active(d)) {
         if (d->state == USB_DEVICE_CONNECTED)
             redir_send_device_disconnect(d->redir);
         set_state(d, USB_DEVICE_GONE, why);
-        let_go_of_source(d);
+        device_let_go_of_source(d);
     }
-    leave(d);
+    device_leave(d);
 }
 
 static uint64_t earlier(uint64_t a, uint64_t b)
@@ -543,6 +595,7 @@ uint64_t usb_device_deadline(const UsbDevice *d)
 
     if (!active(d))
         return UINT64_MAX;
+    deadline = earlier(deadline, iso_deadline(d));
     if (full_since != UINT64_MAX && d->now < full_since + DEVICE_CANCEL_PERIOD_US)
         deadline = earlier(deadline, full_since + DEVICE_CANCEL_PERIOD_US);
     if (d->over_cap && d->now < d->over_cap_since + USB_TIMEOUT_TRANSFER_US)
@@ -574,15 +627,16 @@ void usb_device_tick(UsbDevice *d, uint64_t now_us)
 
     if (d->state == USB_DEVICE_BROKEN)
         return;
-    enter_at(d, now_us);
+    device_enter_at(d, now_us);
     while (transfer_expire(&d->table, &t))
         time_out(d, &t);
+    iso_tick(d);
     if (d->silent_since && d->now - d->silent_since > DEVICE_SILENCE_US && d->source &&
         !d->source->gone && !d->retired) {
         d->retired = true;
         d->source->ops->retire(d->source, "the client has not answered for a minute");
     }
-    leave(d);
+    device_leave(d);
 }
 
 UsbDeviceState usb_device_state(const UsbDevice *d)

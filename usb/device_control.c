@@ -9,9 +9,10 @@
  *
  * Answered here without asking the device: descriptors that the probe has read, configuration and
  * settings, and what concerns the bus and not the device (address, link power: the real link is the
- * client's). Never passed on raw: SET_ADDRESS, SET_CONFIGURATION, SET_INTERFACE. QEMU has packets
- * of their own for the latter two, and a device changed behind our back would have other endpoints
- * than we and the client believe.
+ * client's). Strings are asked of the device: a guest reads each once, so a cache would save
+ * nothing, and some devices change theirs. Never passed on raw: SET_ADDRESS, SET_CONFIGURATION,
+ * SET_INTERFACE. QEMU has packets of their own for the latter two, and a device changed behind our
+ * back would have other endpoints than we and the client believe.
  *
  * While a SELECT_* is queued nothing further is read from QEMU (device.c), so no packet can meet
  * endpoints that are about to change.
@@ -166,6 +167,8 @@ void control_pump(UsbDevice *d)
     Packet *p;
 
     while (d->source && (p = d->control.head) && !p->submitted) {
+        if ((p->type == PACKET_SET_CONFIGURATION || p->type == PACKET_SET_ALT) && iso_draining(d))
+            return; /* it would cut off what is still being played */
         UsbRequest request = {
             .kind = p->kind,
             .endpoint = p->endpoint,
@@ -280,6 +283,14 @@ void control_drop_all(UsbDevice *d)
         remove_packet(d, d->control.head);
 }
 
+void control_fail_all(UsbDevice *d)
+{
+    const UsbCompletion failed = {.status = USB_STATUS_IOERROR};
+
+    while (d->control.head) /* control_pump() sends nothing without a source */
+        control_complete(d, d->control.head, &failed);
+}
+
 /* ---- requests of our own ---- */
 
 static Packet *internal(UsbDevice *d, UsbRequestKind kind, uint8_t endpoint)
@@ -325,7 +336,8 @@ static void cancel_data(UsbDevice *d, int interface)
 {
     for (unsigned i = 0; i < DEVICE_PIPES; i++) {
         if (interface < 0 || d->pipes[i].interface == interface) {
-            stream_abort(d, &d->pipes[i]);
+            if (!iso_pipe_draining(&d->pipes[i]))
+                stream_abort(d, &d->pipes[i]);
             pipe_cancel_all(d, &d->pipes[i]);
         }
     }
@@ -336,6 +348,8 @@ void control_reset(UsbDevice *d)
     const UsbConfiguration *c = d->configuration;
     bool was_selected = d->selected;
 
+    for (unsigned i = 0; i < DEVICE_PIPES; i++)
+        stream_abort(d, &d->pipes[i]);
     cancel_data(d, -1);
     for (Packet *p = d->control.head, *next; p; p = next) {
         next = p->next;

@@ -25,6 +25,7 @@
 static void answer(UsbDevice *d, const Packet *p, UsbStatus status, const uint8_t *data,
                    uint32_t length)
 {
+    storage_watch(d, p, status, data, length);
     if (p->type == PACKET_BULK)
         redir_send_bulk(d->redir, p->guest_id, status, p->endpoint, length ? data : NULL, length);
     else
@@ -41,7 +42,7 @@ static void refuse(UsbDevice *d, const RedirEvent *e, UsbStatus status)
 }
 
 /* SUCCESS if the packet may be carried out. */
-static UsbStatus check(const UsbDevice *d, const RedirEvent *e)
+static UsbStatus check(UsbDevice *d, const RedirEvent *e)
 {
     const UsbEndpoint *ep = d->pipes[pipe_index(e->endpoint)].endpoint;
     bool out = !(e->endpoint & 0x80);
@@ -55,10 +56,12 @@ static UsbStatus check(const UsbDevice *d, const RedirEvent *e)
         return USB_STATUS_INVAL;
     if (d->pipes[pipe_index(e->endpoint)].stream.running) /* device_bulkin.c reads it */
         return USB_STATUS_INVAL;
-    if (e->type == REDIR_INTERRUPT && (!out || e->length > ep->max_packet))
+    if (e->type == REDIR_INTERRUPT && (!out || e->length > ep->interval_bytes))
         return USB_STATUS_INVAL;
     if (device_over_cap(d))
         return USB_STATUS_IOERROR;
+    if (storage_out_of_step(d, e))
+        return USB_STATUS_STALL;
     return USB_STATUS_SUCCESS;
 }
 
@@ -309,4 +312,19 @@ void pipe_drop_all(UsbDevice *d, Pipe *pipe)
     while (pipe->queue.head)
         leave(d, pipe, pipe->queue.head);
     pipe->live_requests = pipe->live_bytes = 0;
+}
+
+void pipe_fail_all(UsbDevice *d, Pipe *pipe)
+{
+    pipe->unsent = NULL;
+    pipe->live_requests = pipe->live_bytes = 0;
+    for (Packet *p = pipe->queue.head; p; p = p->next) {
+        if (p->done)
+            continue; /* its result has come, only its turn has not */
+        d->stats.errors++;
+        p->done = true;
+        p->live = 0;
+        p->status = USB_STATUS_IOERROR;
+    }
+    answer_in_order(d, pipe);
 }

@@ -2,7 +2,7 @@
  * Shared by the files of UsbDevice: device.c (states, events, completions), device_control.c (what
  * goes over endpoint 0 or changes the configuration), device_pipe.c (bulk, interrupt OUT),
  * device_stream.c (reading ahead on interrupt IN, and the streams that are refused),
- * device_bulkin.c (reading ahead on bulk IN: serial adapters).
+ * device_bulkin.c (reading ahead on bulk IN: serial adapters), device_iso.c (isochronous).
  *
  * Owner, thread: as UsbDevice.
  */
@@ -10,6 +10,7 @@
 #define QRDP_USB_DEVICE_PRIV_H
 
 #include "redir.h"
+#include "storage_identity.h"
 #include "transfer.h"
 #include "usb.h"
 
@@ -20,6 +21,7 @@
 #define DEVICE_OUT_WINDOW_REQUESTS 32u
 #define DEVICE_CANCEL_PERIOD_US 1000000u /* USB_MAX_TOMBSTONES cancels in this time are a flood */
 #define DEVICE_SILENCE_US 60000000u      /* nothing but timeouts for so long: give it back */
+#define DEVICE_ROUND_TRIP_US 60000u      /* until it has been measured */
 #define DEVICE_MAX_INPUT (1u << 20)      /* bytes of QEMU's that wait for room */
 
 typedef enum PacketType {
@@ -75,6 +77,9 @@ typedef struct Stream {
     uint64_t next_id;
 } Stream;
 
+/** A running isochronous stream; device_iso.c knows what is in it. */
+typedef struct IsoStream IsoStream;
+
 typedef struct Pipe {
     const UsbEndpoint *endpoint; /* in the active settings, NULL if there is none */
     uint8_t interface;
@@ -83,7 +88,14 @@ typedef struct Pipe {
     uint32_t live_bytes; /* at the source */
     uint32_t live_requests;
     Stream stream;
+    IsoStream *iso; /* owned, NULL if none runs */
 } Pipe;
+
+typedef enum StorageKind {
+    STORAGE_NONE,
+    STORAGE_BULK_ONLY, /* one interface, SCSI over Bulk-Only Transport */
+    STORAGE_OTHER,
+} StorageKind;
 
 struct UsbDevice {
     UsbDescriptors *descriptors;
@@ -106,12 +118,21 @@ struct UsbDevice {
     bool touched;       /* a request has reached the device since it was connected or reset */
     bool bulk_used;     /* a bulk one has */
 
+    /* device_suspend.c */
+    bool suspended; /* no source, and nothing is read from QEMU */
+    StorageKind storage_kind;
+    uint8_t storage_interface, storage_in, storage_out;
+    bool storage_resync; /* the device waits for a command, the guest may not know */
+    StorageIdentity *storage;
+
     TransferTable table;
     PacketQueue control; /* one at a time, the head is at the source */
     Pipe pipes[DEVICE_PIPES];
     uint32_t packets;      /* in all queues, internal ones excepted */
     uint64_t packet_bytes; /* sum of their .length */
     uint32_t stream_requests;
+    uint32_t iso_requests;
+    uint64_t round_trip;     /* us, 0 if unknown: see device_note_round_trip() */
     bool starved;            /* something waits for a place in the table */
     bool streams_paused;     /* QEMU does not read */
     bool over_cap;           /* since .over_cap_since */
@@ -140,6 +161,26 @@ void device_rebuild_pipes(UsbDevice *d);
 TransferTimer device_data_timer(const UsbDevice *d);
 /** Tries again whatever waited for room in the table. */
 void device_pump(UsbDevice *d);
+/** A request took @us, of which the device itself may have needed a part. The estimate follows the
+ * quickest at once and slower ones by and by. */
+void device_note_round_trip(UsbDevice *d, uint64_t us);
+/** Microseconds to the client and back, a guess while nothing is known. */
+uint64_t device_round_trip(const UsbDevice *d);
+
+void device_enter(UsbDevice *d);
+void device_enter_at(UsbDevice *d, uint64_t now_us);
+void device_leave(UsbDevice *d);
+void device_take_source(UsbDevice *d, UsbSource *source);
+void device_let_go_of_source(UsbDevice *d);
+
+/* device_suspend.c */
+/** The active settings have changed. */
+void storage_rebuild(UsbDevice *d);
+/** A data packet of the guest's is about to be answered. */
+void storage_watch(UsbDevice *d, const Packet *packet, UsbStatus status, const uint8_t *data,
+                   uint32_t length);
+/** Whether a data packet belongs to a command that was cut off when the client left. */
+bool storage_out_of_step(UsbDevice *d, const RedirEvent *event);
 
 /* device_control.c */
 void control_event(UsbDevice *d, RedirEvent *event);
@@ -153,6 +194,8 @@ void control_pump(UsbDevice *d);
 void control_complete(UsbDevice *d, Packet *packet, const UsbCompletion *completion);
 bool control_cancel(UsbDevice *d, uint64_t guest_id);
 void control_drop_all(UsbDevice *d);
+/** Answers everything with an I/O error; the source is gone. */
+void control_fail_all(UsbDevice *d);
 
 /* device_pipe.c */
 void pipe_event(UsbDevice *d, RedirEvent *event);
@@ -162,6 +205,8 @@ bool pipe_cancel(UsbDevice *d, uint64_t guest_id);
 /** Answers everything on the pipe with `cancelled` and withdraws it from the source. */
 void pipe_cancel_all(UsbDevice *d, Pipe *pipe);
 void pipe_drop_all(UsbDevice *d, Pipe *pipe);
+/** Answers everything that has no result yet with an I/O error; the source is gone. */
+void pipe_fail_all(UsbDevice *d, Pipe *pipe);
 
 /* device_stream.c */
 void stream_start(UsbDevice *d, uint64_t id, uint8_t endpoint);
@@ -175,6 +220,8 @@ void stream_abort(UsbDevice *d, Pipe *pipe);
 void stream_complete(UsbDevice *d, const Transfer *transfer, const UsbCompletion *completion);
 void stream_recovered(UsbDevice *d, uint8_t endpoint, UsbStatus status);
 void stream_refill(UsbDevice *d, Pipe *pipe);
+/** The source is gone; the stream stays, and reports an error if it had requests there. */
+void stream_suspend(UsbDevice *d, Pipe *pipe);
 void stream_refuse(UsbDevice *d, const RedirEvent *event);
 
 /* device_bulkin.c */
@@ -183,5 +230,21 @@ void bulkin_stop(UsbDevice *d, const RedirEvent *event);
 /** Passes on what one request has brought: @length bytes of @data and how it ended. */
 void bulkin_report(UsbDevice *d, Pipe *pipe, UsbStatus status, const uint8_t *data,
                    uint32_t length);
+
+/* device_iso.c */
+void iso_start(UsbDevice *d, const RedirEvent *event);
+void iso_stop(UsbDevice *d, uint64_t id, uint8_t endpoint);
+void iso_packet(UsbDevice *d, const RedirEvent *event);
+void iso_complete(UsbDevice *d, const Transfer *transfer, const UsbCompletion *completion);
+void iso_pump(UsbDevice *d, Pipe *pipe);
+/** Ends a stream that the guest did not stop, and tells it so. */
+void iso_abort(UsbDevice *d, Pipe *pipe);
+/** Frees it; its requests are not withdrawn. */
+void iso_forget(UsbDevice *d, Pipe *pipe);
+/** Whether the guest has stopped the stream and its last packets are still being played. */
+bool iso_pipe_draining(const Pipe *pipe);
+bool iso_draining(const UsbDevice *d);
+uint64_t iso_deadline(const UsbDevice *d);
+void iso_tick(UsbDevice *d);
 
 #endif

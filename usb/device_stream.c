@@ -2,8 +2,8 @@
  * Theory of operation
  *
  * Interrupt IN endpoints are read ahead: from start_interrupt_receiving on, a window of requests is
- * kept at the source, and every report that comes is passed on at once. The window covers the time
- * to the client and back: with a period p it is 60 ms / p + 1, from 2 to 32. Ids of the packets
+ * kept at the source, and every report that comes is passed on at once. The window covers one
+ * and a half times the way to the client and back, as measured, and a little. Ids of the packets
  * count up from 0 in the order of delivery, which is what usbredirhost's ids amount to. Bulk IN
  * endpoints of serial adapters are read by the same engine; what is different for them, how it is
  * asked for and what QEMU is told, is in device_bulkin.c.
@@ -12,13 +12,10 @@
  * silently. After a stall the halt is cleared and reading starts over with id 0, as usbredirhost
  * does without telling the guest; a few stalls or errors in a row end the stream. While QEMU does
  * not read (its VM is paused) nothing is issued again, so that our queue stays bounded.
- *
- * Isochronous streams are not implemented: starting one is answered with stall, the status with
- * which QEMU considers it stopped.
  */
 #include "device_priv.h"
 
-#define ROUND_TRIP_US 60000u
+#define SLACK_US 5000u /* a client looks at its USB from time to time */
 #define MIN_WINDOW 2u
 #define MAX_WINDOW 32u
 #define MAX_STALLS 3u
@@ -26,11 +23,12 @@
 
 static uint8_t window_for(const UsbDevice *d, const UsbEndpoint *e)
 {
+    uint64_t cover = device_round_trip(d) + device_round_trip(d) / 2 + SLACK_US;
     uint32_t period =
         d->descriptors->speed >= USB_SPEED_HIGH && d->descriptors->speed != USB_SPEED_UNKNOWN
             ? 125u << ((e->interval > 16 ? 16 : e->interval) - 1)
             : 1000u * e->interval;
-    uint32_t window = (ROUND_TRIP_US + period - 1) / period + 1;
+    uint64_t window = (cover + period - 1) / period + 1;
 
     return (uint8_t)(window < MIN_WINDOW ? MIN_WINDOW : window > MAX_WINDOW ? MAX_WINDOW : window);
 }
@@ -63,6 +61,7 @@ void stream_end(UsbDevice *d, Pipe *pipe)
 
 void stream_abort(UsbDevice *d, Pipe *pipe)
 {
+    iso_abort(d, pipe);
     if (!pipe->stream.running)
         return;
     stream_end(d, pipe);
@@ -142,7 +141,7 @@ void stream_start(UsbDevice *d, uint64_t id, uint8_t endpoint)
         return;
     }
     redir_send_interrupt_status(d->redir, id, USB_STATUS_SUCCESS, endpoint);
-    stream_run(d, pipe, window_for(d, e), e->max_packet);
+    stream_run(d, pipe, window_for(d, e), e->interval_bytes);
 }
 
 void stream_stop(UsbDevice *d, uint64_t id, uint8_t endpoint)
@@ -209,20 +208,20 @@ void stream_complete(UsbDevice *d, const Transfer *transfer, const UsbCompletion
     stream_refill(d, pipe);
 }
 
+void stream_suspend(UsbDevice *d, Pipe *pipe)
+{
+    Stream *s = &pipe->stream;
+    bool lost = s->live > 0 || s->recovering;
+
+    d->stream_requests -= s->live;
+    s->live = s->stalls = s->errors = 0;
+    s->recovering = false;
+    if (s->running && lost)
+        report(d, pipe, USB_STATUS_IOERROR, NULL);
+}
+
 void stream_refuse(UsbDevice *d, const RedirEvent *event)
 {
-    switch (event->type) {
-    case REDIR_START_ISO:
-        redir_send_iso_status(d->redir, event->id, USB_STATUS_STALL, event->endpoint);
-        break;
-    case REDIR_STOP_ISO:
-        redir_send_iso_status(d->redir, event->id, USB_STATUS_SUCCESS, event->endpoint);
-        break;
-    case REDIR_ALLOC_STREAMS:
-    case REDIR_FREE_STREAMS:
+    if (event->type == REDIR_ALLOC_STREAMS || event->type == REDIR_FREE_STREAMS)
         redir_send_streams_status(d->redir, event->id, USB_STATUS_INVAL, event->streams);
-        break;
-    default:
-        break; /* an iso packet without a stream: QEMU expects no answer to any */
-    }
 }

@@ -216,14 +216,17 @@ static void take_answer(UsbProbe *probe, const uint8_t *data, size_t len)
             break;
         }
         probe->language = (uint16_t)(data[2] | data[3] << 8);
+        usb_descriptors_add_string(d, data, len);
         advance(probe, PROBE_PRODUCT);
         return;
     case PROBE_PRODUCT:
         usb_descriptor_string(data, len, d->product, sizeof(d->product));
+        usb_descriptors_add_string(d, data, len);
         advance(probe, PROBE_SERIAL);
         return;
     case PROBE_SERIAL:
         usb_descriptor_string(data, len, d->serial, sizeof(d->serial));
+        usb_descriptors_add_string(d, data, len);
         advance(probe, PROBE_END);
         return;
     case PROBE_END:

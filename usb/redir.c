@@ -96,7 +96,11 @@ static void on_get_alt(void *priv, uint64_t id, struct usb_redir_get_alt_setting
 
 static void on_start_iso(void *priv, uint64_t id, struct usb_redir_start_iso_stream_header *h)
 {
-    emit(priv, (RedirEvent){.type = REDIR_START_ISO, .id = id, .endpoint = h->endpoint});
+    emit(priv, (RedirEvent){.type = REDIR_START_ISO,
+                            .id = id,
+                            .endpoint = h->endpoint,
+                            .per_urb = h->pkts_per_urb,
+                            .urbs = h->no_urbs});
 }
 
 static void on_stop_iso(void *priv, uint64_t id, struct usb_redir_stop_iso_stream_header *h)
@@ -468,19 +472,35 @@ void redir_send_device_disconnect(Redir *redir)
     usbredirparser_send_device_disconnect(redir->parser);
 }
 
+/* QEMU paces and sizes an isochronous stream by this number, which it takes for frames, or for
+ * microframes of a high-speed device. bInterval is an exponent at every speed (USB 2.0, 9.6.6);
+ * passed on as it is, a period of 4 becomes 1 ms for the guest and 375 us for QEMU, whose buffer of
+ * 60 ms is then filled or empty at the wrong time. Not of interest for interrupt endpoints. */
+static uint8_t qemu_interval(const UsbDescriptors *d, const UsbEndpoint *e)
+{
+    unsigned exponent = (e->interval > 16 ? 16u : e->interval) - 1u;
+
+    if (e->type != USB_ENDPOINT_ISO)
+        return e->interval;
+    if (d->speed == USB_SPEED_SUPER) /* QEMU divides 1000 by it for all but high speed */
+        exponent = exponent > 3 ? exponent - 3 : 0;
+    return (uint8_t)(exponent > 7 ? 255 : 1u << exponent);
+}
+
 static void fill_endpoint(struct usb_redir_ep_info_header *ep, const UsbDescriptors *d,
                           const UsbAltSetting *alt, const UsbEndpoint *e)
 {
     unsigned i = (e->address & 0x80) >> 3 | (e->address & 0x0f);
-    unsigned packets = e->type == USB_ENDPOINT_ISO && d->speed >= USB_SPEED_HIGH ? e->mult : 1;
+    bool periodic = e->type == USB_ENDPOINT_ISO || e->type == USB_ENDPOINT_INTERRUPT;
+    uint32_t size = periodic && d->speed >= USB_SPEED_HIGH ? e->interval_bytes : e->max_packet;
 
     /* QEMU before 10.0.13 loops or divides by zero on a packet size of 0 (urbdrc.md 6.3). */
     if (e->type == USB_ENDPOINT_CONTROL || e->max_packet == 0)
         return;
     ep->type[i] = (uint8_t)e->type;
-    ep->interval[i] = e->interval;
+    ep->interval[i] = qemu_interval(d, e);
     ep->interface[i] = alt->interface;
-    ep->max_packet_size[i] = (uint16_t)(e->max_packet * packets);
+    ep->max_packet_size[i] = (uint16_t)(size > UINT16_MAX ? UINT16_MAX : size);
 }
 
 void redir_send_topology(Redir *redir, const UsbDescriptors *d, const UsbConfiguration *c,
@@ -609,4 +629,13 @@ void redir_send_buffered_bulk(Redir *redir, uint64_t id, UsbStatus status, uint8
         .length = data ? length : 0, .endpoint = endpoint, .status = (uint8_t)status};
 
     usbredirparser_send_buffered_bulk_packet(redir->parser, id, &h, payload(data), (int)h.length);
+}
+
+void redir_send_iso(Redir *redir, uint64_t id, UsbStatus status, uint8_t endpoint,
+                    const uint8_t *data, uint32_t length)
+{
+    struct usb_redir_iso_packet_header h = {
+        .endpoint = endpoint, .status = (uint8_t)status, .length = (uint16_t)length};
+
+    usbredirparser_send_iso_packet(redir->parser, id, &h, payload(data), data ? (int)length : 0);
 }

@@ -51,6 +51,8 @@ typedef struct RedirEvent {
     uint32_t stream;   /* BULK, START_BULK, STOP_BULK: stream id */
     uint32_t streams;  /* ALLOC_STREAMS, FREE_STREAMS: endpoint bits */
     uint8_t value;     /* SET_CONFIGURATION: bConfigurationValue */
+    uint8_t per_urb;   /* START_ISO: packets per URB that QEMU suggests */
+    uint8_t urbs;      /* START_ISO: URBs that it suggests, half of them to be collected for OUT */
     uint8_t interface; /* SET_ALT, GET_ALT */
     uint8_t alt;       /* SET_ALT */
     uint8_t *data;     /* OUT payload of .length bytes or NULL. Freed after the call unless the
@@ -110,6 +112,8 @@ void redir_send_bulk(Redir *redir, uint64_t id, UsbStatus status, uint8_t endpoi
                      const uint8_t *data, uint32_t length);
 void redir_send_interrupt(Redir *redir, uint64_t id, UsbStatus status, uint8_t endpoint,
                           const uint8_t *data, uint32_t length);
+void redir_send_iso(Redir *redir, uint64_t id, UsbStatus status, uint8_t endpoint,
+                    const uint8_t *data, uint32_t length);
 
 /** For a bulk IN endpoint that QEMU has started to receive from: @length bytes of @data, none for
  * NULL. */

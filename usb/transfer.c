@@ -41,6 +41,8 @@ static uint64_t patience(TransferTimer timer)
         return USB_TIMEOUT_TRANSFER_US;
     case TRANSFER_TIMER_ISO:
         return USB_TIMEOUT_ISO_US;
+    case TRANSFER_TIMER_SILENT:
+        return USB_TIMEOUT_SILENT_US;
     default:
         return UINT64_MAX;
     }

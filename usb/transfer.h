@@ -19,6 +19,7 @@ typedef enum TransferTimer {
     TRANSFER_TIMER_CONTROL,
     TRANSFER_TIMER_DATA,
     TRANSFER_TIMER_ISO,
+    TRANSFER_TIMER_SILENT, /* after a time-out, until the client answers anything */
     TRANSFER_TIMERS,
 } TransferTimer;
 

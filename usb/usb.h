@@ -65,6 +65,8 @@ typedef struct UsbEndpoint {
     uint16_t max_packet_raw; /* wMaxPacketSize */
     uint16_t max_packet;     /* bytes per packet, bits 0-10 */
     uint8_t mult;            /* packets per microframe, 1..3 */
+    uint32_t interval_bytes; /* interrupt and iso: most bytes per service interval, all packets and
+                              * bursts of it together */
 } UsbEndpoint;
 
 typedef struct UsbAltSetting {
@@ -99,12 +101,16 @@ struct UsbDescriptors {
     uint8_t *bos;
     char product[64]; /* UTF-8, escaped, for people; "" if unknown */
     char serial[64];
+    uint16_t strings_len; /* the string descriptors that were read, one after the other */
+    uint8_t strings[USB_MAX_STRINGS * 255];
 };
 UsbDescriptors *usb_descriptors_ref(UsbDescriptors *d);
 void usb_descriptors_unref(UsbDescriptors *d);
 const UsbConfiguration *usb_descriptors_configuration(const UsbDescriptors *d, uint8_t value);
 const UsbAltSetting *usb_configuration_alt(const UsbConfiguration *c, uint8_t interface,
                                            uint8_t alt);
+/** Whether every byte that was read of them is the same, strings and derived speed included. */
+bool usb_descriptors_same(const UsbDescriptors *a, const UsbDescriptors *b);
 /** "1234:5678 mass storage \"Foo Stick\"", for log lines and status. */
 const char *usb_descriptors_describe(const UsbDescriptors *d, char *out, size_t size);
 
@@ -197,6 +203,11 @@ enum {
      * devices), so no timer is run on them. Without this one that has no completion after
      * USB_TIMEOUT_TRANSFER_US counts as lost: FreeRDP ends all of them after 10 s itself. */
     USB_QUIRK_TRANSFERS_MAY_PEND = 1u << 2,
+    /** All packets of an isochronous request have the same length (FreeRDP: urbdrc.md 3.5). */
+    USB_QUIRK_EQUAL_ISO_PACKETS = 1u << 3,
+    /** An isochronous request at high speed covers whole frames (Windows: _URB_ISOCH_TRANSFER,
+     * NumberOfPackets). */
+    USB_QUIRK_ISO_WHOLE_FRAMES = 1u << 4,
 };
 
 /** Embedded as the first member of what implements a source. */
@@ -264,7 +275,23 @@ typedef struct UsbDeviceCallbacks {
     ptrdiff_t (*guest_write)(void *user, const uint8_t *data, size_t len);
     /** The state changed; @why is one sentence. May not free the device. */
     void (*state_changed)(void *user, UsbDeviceState state, const char *why);
+    /** The time now, in microseconds of the clock that is handed in elsewhere: when a completion
+     * came is what a stream's timing rests on. NULL: the time last handed in must do. */
+    uint64_t (*now)(void *user);
 } UsbDeviceCallbacks;
+
+/** What isochronous streams of one direction have done. A gap is a time in which the device, in
+ * the middle of a stream, had nothing to play or nobody to record for. */
+typedef struct UsbIsoStats {
+    uint64_t packets;      /* OUT: from the guest; IN: from the device */
+    uint64_t delivered;    /* OUT: the device has them; IN: QEMU has */
+    uint64_t failed;       /* were lost on the way or at the device */
+    uint64_t dropped;      /* were given up by us: too many waited, or the stream ended */
+    uint32_t gaps_guest;   /* the guest had sent too little to go on; not counted for IN */
+    uint32_t gaps_network; /* the requests came too late although the guest was on time */
+    uint32_t gaps_limit;   /* we held requests back because too many were under way */
+    uint32_t lead_us;      /* OUT: what was collected before the last start */
+} UsbIsoStats;
 
 /** Counters for `qrdp status`, all since the device was made. */
 typedef struct UsbDeviceStats {
@@ -272,6 +299,8 @@ typedef struct UsbDeviceStats {
     uint64_t bytes_in, bytes_out;
     uint32_t in_flight;
     uint32_t bytes_in_flight;
+    uint32_t round_trip_us; /* to the client and back, 0 if unknown */
+    UsbIsoStats iso_out, iso_in;
 } UsbDeviceStats;
 
 /** Starts the usbredir conversation for a device with @descriptors (a reference is taken) that
@@ -299,5 +328,34 @@ void usb_device_tick(UsbDevice *device, uint64_t now_us);
 UsbDeviceState usb_device_state(const UsbDevice *device);
 const UsbDescriptors *usb_device_descriptors(const UsbDevice *device);
 void usb_device_stats(const UsbDevice *device, UsbDeviceStats *stats);
+
+/* ------------------------------------------------------------------------------------------------
+ * Without a client for a while: usb/device_suspend.c, usb/replay.c
+ */
+
+/** Whether the guest may keep the device while its client is away; else *@why (static text). */
+bool usb_device_can_suspend(const UsbDevice *device, const char **why);
+/** The client is away: lets go of the source without a word to it. What is in flight ends with an
+ * error for the guest, and nothing more is read from QEMU until usb_device_resume(). Only if
+ * usb_device_can_suspend(). */
+void usb_device_suspend(UsbDevice *device);
+bool usb_device_is_suspended(const UsbDevice *device);
+/** The same device is back in @source, configured as the guest had it (UsbReplay): takes the
+ * source's sink and goes on. */
+void usb_device_resume(UsbDevice *device, UsbSource *source, uint64_t now_us);
+
+/** Brings the device of a fresh source into the state that the guest left it in, and makes sure
+ * that a medium is still the same. */
+typedef struct UsbReplay UsbReplay;
+/** Called once, with NULL or with one sentence that says why the device is not the same. The replay
+ * may be freed from inside it; usb_device_resume() may be called from inside it. */
+typedef void (*UsbReplayDone)(void *user, const char *error);
+/** Takes the source's sink until it is done or freed. @device is suspended and stays so until then.
+ * Asks nothing before the first tick, which is due at once. */
+UsbReplay *usb_replay_new(const UsbDevice *device, UsbSource *source, uint64_t now_us,
+                          UsbReplayDone done, void *user);
+void usb_replay_free(UsbReplay *replay);
+uint64_t usb_replay_deadline(const UsbReplay *replay);
+void usb_replay_tick(UsbReplay *replay, uint64_t now_us);
 
 #endif

@@ -13,6 +13,19 @@
 
 static uint8_t bytes[200000];
 
+static void complete_iso(UsbRig *r, unsigned at, uint8_t arg)
+{
+    const FakeRequest *q = &r->source->pending[at];
+    UsbIsoPacket packets[USB_ISO_MAX_PACKETS_PER_URB];
+    uint32_t n = arg & 0x40 ? q->request.n_packets : 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        packets[i].status = (arg + i) % 5 == 0 ? USB_STATUS_IOERROR : USB_STATUS_SUCCESS;
+        packets[i].length = packets[i].status ? 0 : q->packets[i].length >> (arg + i) % 3;
+    }
+    fake_source_complete_iso(r->source, at, packets, n, bytes);
+}
+
 static void complete_one(UsbRig *r, uint8_t arg)
 {
     static const UsbStatus statuses[] = {USB_STATUS_SUCCESS, USB_STATUS_SUCCESS,
@@ -31,6 +44,10 @@ static void complete_one(UsbRig *r, uint8_t arg)
         (q->kind == USB_REQUEST_SELECT_CONFIGURATION || q->kind == USB_REQUEST_SELECT_INTERFACE))
         return; /* only the fake itself can carry these out */
 
+    if (q->kind == USB_REQUEST_ISO && status == USB_STATUS_SUCCESS) {
+        complete_iso(r, at, arg);
+        return;
+    }
     fake_source_complete(r->source, at, status, in && n ? bytes : NULL, n, in && (arg & 0x40));
 }
 
@@ -55,6 +72,31 @@ static uint64_t guest_event(UsbRig *r, uint8_t what, uint8_t arg)
     default:
         return fake_guest_interrupt_out(g, 0x02, bytes, arg);
     }
+}
+
+static void iso_control(FakeGuest *g, uint8_t arg)
+{
+    uint8_t endpoint = arg & 1 ? 0x84 : 0x03;
+
+    switch (arg >> 1 & 3) {
+    case 0:
+        fake_guest_start_iso(g, endpoint, arg >> 3, arg >> 4);
+        break;
+    case 1:
+        fake_guest_stop_iso(g, endpoint);
+        break;
+    default:
+        fake_guest_set_alt(g, 1 + (arg & 1), arg >> 1 & 1);
+    }
+}
+
+/* Some packets, of one size or of two. */
+static void iso_packets(UsbRig *r, uint8_t arg)
+{
+    for (unsigned i = 0; i < (arg & 0x3fu); i++)
+        fake_guest_iso_out(r->guest, 0x03, bytes, arg & 0x40 && i % 3 == 0 ? 180 : arg & 0x80);
+    r->now += (uint64_t)(arg & 0x3f) * 1000;
+    usb_device_tick(r->device, r->now);
 }
 
 static void event(UsbRig *r, uint8_t what, uint8_t arg, uint64_t *ids, unsigned *n)
@@ -100,6 +142,12 @@ static void event(UsbRig *r, uint8_t what, uint8_t arg, uint64_t *ids, unsigned 
         r->source->hold = arg & 1;
         r->source->refuse = (arg & 6) == 6;
         break;
+    case 18:
+        iso_control(r->guest, arg);
+        break;
+    case 19:
+        iso_packets(r, arg);
+        break;
     default:
         complete_one(r, arg);
     }
@@ -109,7 +157,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const uint32_t quirks[] = {0,
                                       USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP,
-                                      USB_QUIRK_TRANSFERS_MAY_PEND, USB_QUIRK_RESET_IS_NO_OP};
+                                      USB_QUIRK_TRANSFERS_MAY_PEND | USB_QUIRK_ISO_WHOLE_FRAMES,
+                                      USB_QUIRK_RESET_IS_NO_OP | USB_QUIRK_EQUAL_ISO_PACKETS};
     static const UsbSpeed speeds[] = {USB_SPEED_FULL, USB_SPEED_HIGH, USB_SPEED_SUPER,
                                       USB_SPEED_HIGH};
     uint64_t ids[MAX_PACKETS];
@@ -117,9 +166,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size < 1 || size > 4096)
         return 0;
-    UsbRig *r = usb_rig_new(data[0] & 1 ? FAKE_KEYBOARD : FAKE_STICK, speeds[data[0] >> 1 & 3],
-                            quirks[data[0] >> 3 & 3]);
-    r->source->cancel_mode = (data[0] >> 5) % 3;
+    FakeKind kind = data[0] >= 0xc0 ? FAKE_HEADSET : data[0] & 1 ? FAKE_KEYBOARD : FAKE_STICK;
+    UsbRig *r = usb_rig_new(kind, speeds[data[0] >> 1 & 3], quirks[data[0] >> 3 & 3]);
+    r->source->cancel_mode = (data[0] >> 5) % 3u;
     r->chunk = 65536;
     usb_rig_enumerate(r);
     for (size_t at = 1; at + 1 < size; at += 2) {
@@ -139,11 +188,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             const GuestPacket *p = &r->guest->log[k];
             bool read_ahead = /* own ids */
                 (p->type == usb_redir_interrupt_packet && (p->endpoint & 0x80)) ||
-                p->type == usb_redir_buffered_bulk_packet;
+                p->type == usb_redir_iso_packet || p->type == usb_redir_buffered_bulk_packet;
             answers += p->id == ids[i] && p->type >= usb_redir_control_packet && !read_ahead;
         }
         assert(answers == 1);
     }
+    fake_guest_stop_iso(r->guest, 0x03);
+    fake_guest_stop_iso(r->guest, 0x84);
+    usb_rig_wait(r, USB_ISO_DRAIN_US);
     fake_guest_stop_interrupt(r->guest, 0x81);
     fake_guest_stop_bulk(r->guest, 0x81);
     fake_guest_stop_bulk(r->guest, 0x83);

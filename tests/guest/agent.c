@@ -11,7 +11,7 @@
  * see guest.h
  *
  * One thread, one poll loop: a script stuck in a dead device never keeps the agent from answering.
- * The same program called as "usbwatch", "usbloop", "usbdo" or "usbbench" runs that file instead.
+ * Called as "usbwatch", "usbloop", "usbdo", "ttydo" or "usbbench" the program runs that file instead.
  */
 #include "guest.h"
 
@@ -411,6 +411,8 @@ int main(int argc, char **argv)
         return usbwatch_main();
     if (strcmp(name, "usbdo") == 0)
         return usbdo_main(argc, argv);
+    if (strcmp(name, "ttydo") == 0)
+        return ttydo_main(argc, argv);
     if (strcmp(name, "usbbench") == 0)
         return usbbench_main(argc, argv);
     return strcmp(name, "usbloop") == 0 ? usbloop_main(argc, argv) : agent_main();

@@ -16,10 +16,12 @@ out=$(cd "$out" && pwd)
 modules="virtio_pci virtio_console virtio_gpu virtio_input bochs evdev psmouse?
     xhci_pci ehci_pci uhci_hcd usbhid hid_generic
     usb_storage uas sd_mod ext4 vfat exfat? nls_cp437 nls_ascii nls_utf8? nls_iso8859_1? crc32c_generic?
-    usbserial ftdi_sio cp210x pl2303 cdc_acm usbtest? snd_usb_audio?"
+    usbserial ftdi_sio cp210x pl2303 cdc_acm cdc_ether usbtest? snd_usb_audio?
+    cdc_ether cdc_subset rndis_host? usblp af_packet"
 
 say() { printf 'guest: %s\n' "$*"; }
 die() { say "$*" >&2; exit 1; }
+. "$here/modules.sh"
 
 for tool in apt-get dpkg-deb depmod cpio gcc busybox; do
     command -v "$tool" >/dev/null || PATH=$PATH:/sbin:/usr/sbin command -v "$tool" >/dev/null ||
@@ -32,7 +34,7 @@ package=$(apt-cache depends --no-recommends --no-suggests linux-image-amd64 2>/d
 [ -n "$package" ] || die "apt knows no linux-image-amd64; run apt-get update"
 version=$(apt-cache policy "$package" | awk '/Candidate:/ { print $2 }')
 stamp=$(printf '%s %s\n' "$package" "$version"
-    cat "$here"/*.c "$here"/*.h "$here"/init "$here"/profile "$here"/banner "$here"/build.sh |
+    cat "$here"/*.c "$here"/*.h "$here"/init "$here"/profile "$here"/banner "$here"/*.sh |
         sha256sum)
 if [ -f "$out/stamp" ] && [ "$(cat "$out/stamp")" = "$stamp" ] && [ -s "$out/kernel" ] &&
     [ -s "$out/initramfs" ]; then
@@ -98,34 +100,13 @@ gcc -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Wshadow -Wvla -Wmissing-prototyp
 ln -s agent "$root/bin/usbwatch"
 ln -s agent "$root/bin/usbloop"
 ln -s agent "$root/bin/usbdo"
+ln -s agent "$root/bin/ttydo"
 ln -s agent "$root/bin/usbbench"
 install -m 755 "$here/init" "$root/init"
 install -m 644 "$here/profile" "$here/banner" "$root/etc/"
 echo 'root::0:0:root:/root:/bin/sh' >"$root/etc/passwd"
 
-source=$tree/lib/modules/$release
-for wanted in $modules; do
-    name=${wanted%\?}
-    pattern="/${name//_/[-_]}\\.ko"
-    line=$(grep -E "^[^:]*$pattern[^:]*:" "$source/modules.dep" || true)
-    if [ -n "$line" ]; then
-        echo "${line/:/}" | tr ' ' '\n'
-    elif ! grep -qE "$pattern" "$source/modules.builtin" && [ "$name" = "$wanted" ]; then
-        die "kernel $release has no module $name"
-    fi
-done | sort -u | while read -r file; do
-    [ -n "$file" ] || continue
-    target=$root/lib/modules/$release/$file
-    mkdir -p "$(dirname "$target")"
-    case $file in
-    *.xz) xz -dc "$source/$file" >"${target%.xz}" ;;
-    *.zst) zstd -dcq "$source/$file" >"${target%.zst}" ;;
-    *.gz) gzip -dc "$source/$file" >"${target%.gz}" ;;
-    *) cp "$source/$file" "$target" ;;
-    esac
-done
-cp "$source"/modules.{order,builtin,builtin.modinfo} "$root/lib/modules/$release/"
-depmod -b "$root" "$release"
+guest_modules "$tree" "$root" "$modules"
 
 (cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >"$out/initramfs"
 rm -rf "$root"

@@ -2,7 +2,7 @@
  * The test guest's one program: agent.c answers the test harness over a virtio-serial port,
  * screen.c draws on the guest's screen, usbwatch.c loads drivers, announces USB devices on the
  * console and mounts sticks, usbloop.c times bulk transfers, usbdo.c makes
- * single USB requests. Statically linked, runs as root in an
+ * single USB requests, ttydo.c uses a serial port. Statically linked, runs as root in an
  * initramfs, talks to tests only.
  */
 #pragma once
@@ -25,6 +25,8 @@ int usbwatch_main(void);
 int usbloop_main(int argc, char **argv);
 /* Makes single USB requests and prints their results. */
 int usbdo_main(int argc, char **argv);
+/* Uses a serial port and prints what came of it. */
+int ttydo_main(int argc, char **argv);
 /* Times commands, control transfers and key events; see usbbench.c. */
 int usbbench_main(int argc, char **argv);
 /* The usbfs node of the first device with these ids, open; -1 if there is none. */

@@ -66,8 +66,13 @@ class StatusTest(Rig):
         self.assertEqual(server.status()["clients"], [])
         client = self.client(server)
         client.wait_pixels(vm.screen)
-        row = wait_for(lambda: [c for c in server.status()["clients"] if "GFX" in c["display"]], 10,
+        row = wait_for(lambda: [c for c in server.status()["clients"] if c["display"] and
+                                c["display"]["frames"]], 10,
                        "the client's row")[0]
+        display = row["display"]
+        self.assertEqual((display["codec"], display["width"], display["height"]), ("GFX", 1280, 800))
+        self.assertGreater(display["frames"], 0)
+        self.assertRegex(server.status_text(), r"screen: +1280x800 by GFX\n")
         self.assertEqual((row["state"], row["user"].partition("@")[0]), ("active", USER))
         self.assertEqual((server.status()["vm"]["width"], server.status()["vm"]["height"]), (1280, 800))
         self.assertRegex(server.status_text(), r"client 1: +%s@127\.0\.0\.1, active" % USER)

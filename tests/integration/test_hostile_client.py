@@ -178,6 +178,33 @@ class HostileClients(Rig):
         wait_for(lambda: not server.status()["clients"], 30, "the connections to be gone")
         wait_for(lambda: len(os.listdir(threads)) <= before + 2, 10, "their threads to be gone")
 
+    def test_places_held_before_login(self):
+        """Four addresses take every place and say nothing: somebody else gets in all the same."""
+        server = self.start(credentials=None)
+        host, port = server.address.rsplit(":", 1)
+        held = []
+        for n in range(16):
+            held.append(socket.create_connection((host, int(port)),
+                                                 source_address=("127.0.1.%d" % (1 + n % 4), 0)))
+            self.addCleanup(held[-1].close)
+        wait_for(lambda: len(server.status()["clients"]) == 16, 30, "every place to be taken")
+        self.attacker(server).connect("honest", "")
+        server.wait_log("honest@127.0.0.1 logged in")
+        wait_for(lambda: len(server.status()["clients"]) == 16, 30, "one to have gone for it")
+        # The oldest of a crowd: which of the four crowds is the table's affair.
+        gone = [h for h in held[:4] if self.is_gone(h)]
+        self.assertEqual(len(gone), 1)
+
+    @staticmethod
+    def is_gone(connection):
+        connection.setblocking(False)
+        try:
+            return connection.recv(1) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
+
     @full
     def test_half_open(self):
         """Handshakes that stop half-way: bounded in number, ended by their deadline."""

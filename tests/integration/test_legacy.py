@@ -47,8 +47,8 @@ class CodecTest(SharedRig):
         client.screen().save_png(self.path(shot + ".png"))
 
     def status(self):
-        rows = wait_for(lambda: [c["display"] for c in self.server.status()["clients"] if
-                                 "frames" in c["display"]], 10, "the client's row in qrdp status")
+        rows = wait_for(lambda: [c["display"]["codec"] for c in self.server.status()["clients"] if
+                                 c["display"]], 10, "the client's row in qrdp status")
         return rows[0]
 
     def wait_close(self, screen, mean):

@@ -126,7 +126,7 @@ static void on_slot_added(void *user, const char *id, const char *error)
         return;
     printf("added %s\n", id ? id : error);
     if (--slots_to_add > 0)
-        qmp_add_usb_slot(qmp, on_slot_added, NULL);
+        qmp_add_usb_slot(qmp, -1, on_slot_added, NULL);
     else if (option_usb)
         open_slot();
     else
@@ -152,7 +152,7 @@ static gboolean on_quiet(gpointer data)
     finishing = true;
     if (option_add_slots > 0) {
         slots_to_add = option_add_slots;
-        qmp_add_usb_slot(qmp, on_slot_added, NULL);
+        qmp_add_usb_slot(qmp, -1, on_slot_added, NULL);
     } else if (option_usb) {
         open_slot();
     } else {

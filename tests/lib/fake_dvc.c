@@ -28,6 +28,7 @@ struct DvcManager {
     Dvc *channels[MAX_CHANNELS];
     size_t n;
     bool refuse;
+    size_t bulk_limit;
     struct {
         size_t queued, low_water;
         void (*drained)(void *user);
@@ -95,6 +96,11 @@ uint32_t dvc_id(const Dvc *dvc)
 size_t dvc_manager_queued(const DvcManager *manager, DvcPriority priority)
 {
     return manager->priorities[priority].queued;
+}
+
+void dvc_manager_limit_bulk(DvcManager *manager, size_t bytes)
+{
+    manager->bulk_limit = bytes;
 }
 
 void dvc_manager_on_drained(DvcManager *manager, DvcPriority priority, size_t low_water,
@@ -204,6 +210,11 @@ uint8_t *fake_dvc_take(Dvc *dvc, size_t *len)
     *len = m->len;
     free(m);
     return data;
+}
+
+size_t fake_dvc_bulk_limit(const DvcManager *manager)
+{
+    return manager->bulk_limit;
 }
 
 size_t fake_dvc_pending(const Dvc *dvc)

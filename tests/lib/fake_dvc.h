@@ -28,6 +28,8 @@ void fake_dvc_end(Dvc *dvc, DvcCloseReason reason);
 void fake_dvc_receive(Dvc *dvc, const void *data, size_t len);
 /** The oldest message the server sent and nobody took, to be freed with free(); NULL if none. */
 uint8_t *fake_dvc_take(Dvc *dvc, size_t *len);
+/** What dvc_manager_limit_bulk() was last called with. */
+size_t fake_dvc_bulk_limit(const DvcManager *manager);
 /** Messages not taken yet. */
 size_t fake_dvc_pending(const Dvc *dvc);
 /** Whether the server called dvc_close(). */

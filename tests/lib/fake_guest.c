@@ -188,6 +188,12 @@ static void on_buffered_bulk(void *priv, uint64_t id,
                 len);
 }
 
+static void on_iso(void *priv, uint64_t id, struct usb_redir_iso_packet_header *h, uint8_t *data,
+                   int len)
+{
+    data_packet(priv, usb_redir_iso_packet, id, h->endpoint, h->status, h->length, data, len);
+}
+
 FakeGuest *fake_guest_new(void)
 {
     uint32_t caps[USB_REDIR_CAPS_SIZE] = {0};
@@ -212,6 +218,7 @@ FakeGuest *fake_guest_new(void)
     p->control_packet_func = on_control;
     p->bulk_packet_func = on_bulk;
     p->interrupt_packet_func = on_interrupt;
+    p->iso_packet_func = on_iso;
     p->buffered_bulk_packet_func = on_buffered_bulk;
     for (int cap = usb_redir_cap_bulk_streams; cap <= usb_redir_cap_bulk_receiving; cap++) {
         if (cap != usb_redir_cap_device_disconnect_ack)
@@ -362,6 +369,35 @@ uint64_t fake_guest_stop_interrupt(FakeGuest *g, uint8_t endpoint)
     return g->next_id++;
 }
 
+uint64_t fake_guest_start_iso(FakeGuest *g, uint8_t endpoint, uint8_t per_urb, uint8_t urbs)
+{
+    struct usb_redir_start_iso_stream_header h = {
+        .endpoint = endpoint, .pkts_per_urb = per_urb, .no_urbs = urbs};
+
+    usbredirparser_send_start_iso_stream(g->parser, g->next_id, &h);
+    fake_guest_flush(g);
+    return g->next_id++;
+}
+
+uint64_t fake_guest_stop_iso(FakeGuest *g, uint8_t endpoint)
+{
+    struct usb_redir_stop_iso_stream_header h = {.endpoint = endpoint};
+
+    usbredirparser_send_stop_iso_stream(g->parser, g->next_id, &h);
+    fake_guest_flush(g);
+    return g->next_id++;
+}
+
+uint64_t fake_guest_iso_out(FakeGuest *g, uint8_t endpoint, const void *data, uint32_t length)
+{
+    struct usb_redir_iso_packet_header h = {.endpoint = endpoint, .length = (uint16_t)length};
+
+    usbredirparser_send_iso_packet(g->parser, g->next_id, &h, (uint8_t *)(uintptr_t)data,
+                                   (int)length);
+    fake_guest_flush(g);
+    return g->next_id++;
+}
+
 void fake_guest_cancel(FakeGuest *g, uint64_t id)
 {
     usbredirparser_send_cancel_data_packet(g->parser, id);
@@ -397,14 +433,24 @@ static void rig_state(void *user, UsbDeviceState state, const char *why)
     strncpy(r->why, why, sizeof(r->why) - 1);
 }
 
+static uint64_t rig_now(void *user)
+{
+    return ((UsbRig *)user)->now;
+}
+
 UsbRig *usb_rig_new(FakeKind kind, UsbSpeed speed, uint32_t quirks)
 {
-    static const UsbDeviceCallbacks callbacks = {.guest_write = rig_write,
-                                                 .state_changed = rig_state};
+    return usb_rig_with(fake_source_new(kind, speed), quirks);
+}
+
+UsbRig *usb_rig_with(FakeSource *source, uint32_t quirks)
+{
+    static const UsbDeviceCallbacks callbacks = {
+        .guest_write = rig_write, .state_changed = rig_state, .now = rig_now};
     UsbRig *r = calloc(1, sizeof(*r));
 
     r->now = 1000000;
-    r->source = fake_source_new(kind, speed);
+    r->source = source;
     r->source->base.quirks = quirks;
     r->guest = fake_guest_new();
     UsbDescriptors *d = fake_source_descriptors(r->source);

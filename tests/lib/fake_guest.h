@@ -57,6 +57,9 @@ uint64_t fake_guest_start_interrupt(FakeGuest *g, uint8_t endpoint);
 uint64_t fake_guest_stop_interrupt(FakeGuest *g, uint8_t endpoint);
 uint64_t fake_guest_start_bulk(FakeGuest *g, uint8_t endpoint, uint32_t bytes, uint8_t transfers);
 uint64_t fake_guest_stop_bulk(FakeGuest *g, uint8_t endpoint);
+uint64_t fake_guest_start_iso(FakeGuest *g, uint8_t endpoint, uint8_t per_urb, uint8_t urbs);
+uint64_t fake_guest_stop_iso(FakeGuest *g, uint8_t endpoint);
+uint64_t fake_guest_iso_out(FakeGuest *g, uint8_t endpoint, const void *data, uint32_t length);
 void fake_guest_cancel(FakeGuest *g, uint64_t id);
 void fake_guest_reset(FakeGuest *g);
 /** Queues the packet's bytes as the library writes them. */
@@ -77,6 +80,8 @@ typedef struct UsbRig {
 } UsbRig;
 
 UsbRig *usb_rig_new(FakeKind kind, UsbSpeed speed, uint32_t quirks);
+/** Takes @source. */
+UsbRig *usb_rig_with(FakeSource *source, uint32_t quirks);
 void usb_rig_free(UsbRig *r);
 /** Lets all three run until nothing moves any more. */
 void usb_rig_run(UsbRig *r);

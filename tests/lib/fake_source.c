@@ -9,6 +9,8 @@
 #define STICK_IN 0x81
 #define STICK_OUT 0x02
 #define KEYBOARD_IN 0x81
+#define HEADSET_OUT 0x03
+#define HEADSET_IN 0x84
 
 static void violation(FakeSource *f, const char *what)
 {
@@ -41,6 +43,19 @@ static void put_uas(FakeSource *f, uint16_t max)
         put_endpoint(f, endpoints[i], 2, max, 0, i ? 5 : 0);
         put(f, (uint8_t[]){4, 0x24, (uint8_t)(i + 1), 0}, 4);
     }
+}
+
+static void put_headset(FakeSource *f)
+{
+    uint8_t interval = f->speed == USB_SPEED_FULL ? 1 : 4; /* 1 ms */
+
+    put(f, (uint8_t[]){9, 4, 0, 0, 0, 1, 1, 0, 0}, 9);
+    for (uint8_t i = 1; i < 3; i++) {
+        put(f, (uint8_t[]){9, 4, i, 0, 0, 1, 2, 0, 0}, 9);
+        put(f, (uint8_t[]){9, 4, i, 1, 1, 1, 2, 0, 0}, 9);
+        put_endpoint(f, i == 1 ? HEADSET_OUT : HEADSET_IN, i == 1 ? 9 : 5, 196, interval, 0);
+    }
+    f->config_raw[4] = 3;
 }
 
 static void make_descriptors(FakeSource *f)
@@ -77,6 +92,8 @@ static void make_descriptors(FakeSource *f)
         put_endpoint(f, STICK_OUT, 2, max, 0, 5);
         if (super)
             put_uas(f, max);
+    } else if (f->kind == FAKE_HEADSET) {
+        put_headset(f);
     } else {
         put(f, (uint8_t[]){9, 4, 0, 0, 1, 3, 1, 1, 0}, 9);
         put(f, (uint8_t[]){9, 0x21, 0x11, 1, 0, 1, 0x22, 63, 0}, 9);
@@ -92,6 +109,27 @@ static void make_descriptors(FakeSource *f)
     }
 }
 
+static unsigned string_descriptor(uint8_t index, uint8_t *out)
+{
+    static const char *const strings[] = {NULL, "qrdp tests", "Fake \"device\" \x1b",
+                                          "0123456789AB"};
+
+    if (index == 0) {
+        memcpy(out, (uint8_t[]){4, 3, 9, 4}, 4);
+        return 4;
+    }
+    if (index >= 4)
+        return 0;
+    unsigned n = 2;
+    for (const char *s = strings[index]; *s; s++) {
+        out[n++] = (uint8_t)*s;
+        out[n++] = 0;
+    }
+    out[0] = (uint8_t)n;
+    out[1] = 3;
+    return n;
+}
+
 UsbDescriptors *fake_source_descriptors(FakeSource *f)
 {
     char why[160];
@@ -101,6 +139,16 @@ UsbDescriptors *fake_source_descriptors(FakeSource *f)
         abort();
     if (f->bos_len && !usb_descriptors_set_bos(d, f->bos_raw, f->bos_len, why, sizeof(why)))
         abort();
+    for (uint8_t i = 0; i < 3 && !f->no_bos; i++) {
+        uint8_t raw[255];
+        unsigned n = string_descriptor(i ? f->device_raw[14 + i] : 0, raw);
+
+        usb_descriptors_add_string(d, raw, n);
+        if (i == 1)
+            usb_descriptor_string(raw, n, d->product, sizeof(d->product));
+        if (i == 2)
+            usb_descriptor_string(raw, n, d->serial, sizeof(d->serial));
+    }
     usb_descriptors_derive_speed(d, f->speed == USB_SPEED_HIGH);
     return d;
 }
@@ -133,6 +181,12 @@ static bool on_submit(UsbSource *source, const UsbRequest *request)
         memcpy(r->data, request->data, request->length);
         r->request.data = r->data;
     }
+    if (request->n_packets > USB_ISO_MAX_PACKETS_PER_URB) {
+        violation(f, "too many packets in a request");
+        r->request.n_packets = 0;
+    }
+    if (request->n_packets)
+        memcpy(r->packets, request->packets, request->n_packets * sizeof(r->packets[0]));
     return true;
 }
 
@@ -179,6 +233,8 @@ FakeSource *fake_source_new(FakeKind kind, UsbSpeed speed)
     snprintf(f->base.label, sizeof(f->base.label), "fake");
     f->kind = kind;
     f->speed = speed;
+    f->blocks = FAKE_BLOCKS;
+    snprintf(f->name, sizeof(f->name), "FAKE STICK      ");
     if (kind == FAKE_STICK)
         f->disk = calloc(FAKE_BLOCKS, FAKE_BLOCK);
     make_descriptors(f);
@@ -206,6 +262,19 @@ void fake_source_complete(FakeSource *f, unsigned index, UsbStatus status, const
         .retry_in = retry_in,
     };
 
+    remove_pending(f, index);
+    if (f->base.sink)
+        f->base.sink->complete(f->base.sink_user, &c);
+}
+
+void fake_source_complete_iso(FakeSource *f, unsigned index, const UsbIsoPacket *packets,
+                              uint32_t n, const void *data)
+{
+    UsbCompletion c = {
+        .id = f->pending[index].request.id, .data = data, .n_packets = n, .packets = packets};
+
+    for (uint32_t i = 0; i < n; i++)
+        c.length += packets[i].status == USB_STATUS_SUCCESS ? packets[i].length : 0;
     remove_pending(f, index);
     if (f->base.sink)
         f->base.sink->complete(f->base.sink_user, &c);
@@ -251,27 +320,6 @@ void fake_source_key(FakeSource *f, uint8_t code)
 }
 
 /* ---- endpoint 0 ---- */
-
-static unsigned string_descriptor(uint8_t index, uint8_t *out)
-{
-    static const char *const strings[] = {NULL, "qrdp tests", "Fake \"device\" \x1b",
-                                          "0123456789AB"};
-
-    if (index == 0) {
-        memcpy(out, (uint8_t[]){4, 3, 9, 4}, 4);
-        return 4;
-    }
-    if (index >= 4)
-        return 0;
-    unsigned n = 2;
-    for (const char *s = strings[index]; *s; s++) {
-        out[n++] = (uint8_t)*s;
-        out[n++] = 0;
-    }
-    out[0] = (uint8_t)n;
-    out[1] = 3;
-    return n;
-}
 
 static const uint8_t keyboard_report[63] = {
     5,    1, 9,    6, 0xa1, 1,    5,    7, 0x19, 0xe0, 0x29, 0xe7, 0x15, 0, 0x25, 1,
@@ -361,6 +409,15 @@ static void scsi(FakeSource *f, const uint8_t *cb, uint32_t wanted, bool in)
     f->data_len = f->data_pos = 0;
     f->csw_status = 0;
     f->commands++;
+    if (f->attention && cb[0] != 0x03 && cb[0] != 0x12) {
+        f->sense = f->attention;
+        f->attention = 0;
+        f->csw_status = 1;
+        f->phase = FAKE_CSW;
+        f->residue = wanted;
+        f->halted_in = in && wanted;
+        return;
+    }
     switch (cb[0]) {
     case 0x00: /* TEST UNIT READY */
     case 0x1b:
@@ -369,11 +426,15 @@ static void scsi(FakeSource *f, const uint8_t *cb, uint32_t wanted, bool in)
         break;
     case 0x03: /* REQUEST SENSE */
         f->reply[0] = 0x70;
+        f->reply[2] = f->sense == 0 ? 0 : f->sense == 0x3a ? 2 : 6;
         f->reply[7] = 10;
+        f->reply[12] = f->sense;
+        f->sense = 0;
         reply(f, wanted, 18);
         break;
     case 0x12: /* INQUIRY */
-        memcpy(f->reply, "\0\x80\4\2\x1f\0\0\0QRDP    FAKE STICK      1.0 ", 36);
+        memcpy(f->reply, "\0\x80\4\2\x1f\0\0\0QRDP                    1.0 ", 36);
+        memcpy(f->reply + 16, f->name, 16);
         reply(f, wanted, 36);
         break;
     case 0x1a: /* MODE SENSE(6) */
@@ -381,10 +442,14 @@ static void scsi(FakeSource *f, const uint8_t *cb, uint32_t wanted, bool in)
         reply(f, wanted, 4);
         break;
     case 0x25: /* READ CAPACITY(10) */
-        f->reply[2] = (FAKE_BLOCKS - 1) >> 8;
-        f->reply[3] = (FAKE_BLOCKS - 1) & 0xff;
+        f->reply[2] = (f->blocks - 1) >> 8 & 0xff;
+        f->reply[3] = (f->blocks - 1) & 0xff;
         f->reply[6] = FAKE_BLOCK >> 8;
         reply(f, wanted, 8);
+        if (f->no_medium) {
+            f->sense = 0x3a;
+            ok = false;
+        }
         break;
     case 0x28: /* READ(10) */
         ok = in && lba + blocks <= FAKE_BLOCKS && blocks * FAKE_BLOCK == wanted;
@@ -392,6 +457,7 @@ static void scsi(FakeSource *f, const uint8_t *cb, uint32_t wanted, bool in)
         f->data_len = wanted;
         break;
     case 0x2a: /* WRITE(10) */
+        f->writes++;
         ok = !in && lba + blocks <= FAKE_BLOCKS && blocks * FAKE_BLOCK == wanted;
         f->write_to = f->disk + (size_t)lba * FAKE_BLOCK;
         f->data_len = wanted;
@@ -481,13 +547,27 @@ static bool known_endpoint(const FakeSource *f, uint8_t e)
 {
     if (f->kind == FAKE_KEYBOARD)
         return e == KEYBOARD_IN;
+    if (f->kind == FAKE_HEADSET)
+        return (e == HEADSET_OUT && f->alt[1] == 1) || (e == HEADSET_IN && f->alt[2] == 1);
     return e == STICK_IN || e == STICK_OUT || (f->alt[0] == 1 && (e == 0x83 || e == 0x04));
+}
+
+/* A change of setting ends what its endpoints do. */
+static void check_idle(FakeSource *f)
+{
+    for (unsigned k = 0; k < f->n_pending; k++) {
+        if (f->pending[k].request.kind == USB_REQUEST_ISO && !f->pending[k].cancelled &&
+            !f->pending[k].unwanted && f->cancel_mode != FAKE_CANCEL_SILENT)
+            violation(f, "a SELECT_* under a running stream");
+    }
 }
 
 static void select_request(FakeSource *f, unsigned i, const UsbRequest *r)
 {
     bool ok = !f->fail_select;
 
+    if (r->kind == USB_REQUEST_SELECT_CONFIGURATION || (r->alt && r->alt->alt == 0))
+        check_idle(f);
     if (r->kind == USB_REQUEST_SELECT_CONFIGURATION) {
         f->selects++;
         if (!r->configuration || r->configuration->raw_len != f->config_len ||
@@ -521,7 +601,8 @@ static void clear_halt(FakeSource *f, unsigned i, uint8_t endpoint)
 
         for (unsigned k = 0; k < f->n_pending; k++) {
             if (f->pending[k].request.kind == USB_REQUEST_BULK ||
-                f->pending[k].request.kind == USB_REQUEST_INTERRUPT)
+                f->pending[k].request.kind == USB_REQUEST_INTERRUPT ||
+                f->pending[k].request.kind == USB_REQUEST_ISO)
                 ids[n++] = f->pending[k].request.id;
         }
         for (unsigned a = 0; a < n; a++) {
@@ -555,6 +636,8 @@ static bool data_request(FakeSource *f, unsigned i, const UsbRequest *r)
         fake_source_complete(f, i, USB_STATUS_IOERROR, NULL, 0, false);
         return true;
     }
+    if (f->kind == FAKE_HEADSET)
+        return false; /* the test has the clock */
     if (r->endpoint & 0x80 && f->stall_in) {
         f->stall_in--;
         f->halted_in = true;

@@ -1,6 +1,7 @@
 /*
  * An emulated USB device behind a UsbSource, for tests: a memory stick that speaks Bulk-Only
- * Transport strictly, a keyboard, or just a place where requests wait for the test.
+ * Transport strictly, a keyboard, a headset whose streams only wait for the test, or just a place
+ * where requests wait for the test.
  *
  * It keeps submitted requests in order and does nothing until fake_source_run() is called, so a
  * test decides what overlaps. What a correct peer never does (a request before
@@ -19,6 +20,7 @@
 typedef enum FakeKind {
     FAKE_STICK,
     FAKE_KEYBOARD,
+    FAKE_HEADSET, /* interface 1, setting 1: iso OUT 0x03; interface 2, setting 1: iso IN 0x84 */
 } FakeKind;
 
 typedef enum FakeCancel {
@@ -30,6 +32,7 @@ typedef enum FakeCancel {
 typedef struct FakeRequest {
     UsbRequest request; /* .data is ours */
     uint8_t *data;
+    UsbIsoPacket packets[USB_ISO_MAX_PACKETS_PER_URB];
     bool cancelled;
     bool unwanted; /* as .cancelled, but it goes on (FAKE_CANCEL_DEAF) */
 } FakeRequest;
@@ -78,6 +81,12 @@ typedef struct FakeSource {
     uint32_t data_len, data_pos, residue, tag;
     uint8_t *write_to;
     uint8_t csw_status;
+    uint32_t blocks;   /* what READ CAPACITY says */
+    char name[17];     /* what INQUIRY says */
+    uint8_t attention; /* UNIT ATTENTION with this additional code fails the next command */
+    uint8_t sense;     /* additional code for REQUEST SENSE, 0 for no sense */
+    bool no_medium;    /* READ CAPACITY fails */
+    unsigned writes;   /* WRITE commands begun */
 
     /* the keyboard */
     uint8_t reports[64][8];
@@ -92,6 +101,9 @@ unsigned fake_source_run(FakeSource *f);
 /** Ends the pending request @index the way the test wants. */
 void fake_source_complete(FakeSource *f, unsigned index, UsbStatus status, const void *data,
                           uint32_t length, bool retry_in);
+/** Ends the pending isochronous request @index; @data holds the successful packets of an IN. */
+void fake_source_complete_iso(FakeSource *f, unsigned index, const UsbIsoPacket *packets,
+                              uint32_t n, const void *data);
 /** A completion for an id out of the blue. */
 void fake_source_stray(FakeSource *f, uint32_t id);
 /** Index of the first pending request that is on @endpoint and not cancelled, -1 for none. */

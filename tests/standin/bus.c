@@ -20,7 +20,10 @@ static uint64_t memory;
 static uint8_t next_address[3] = {0, 2, 2};
 static FILE *trace_file;
 
-static const DeviceOps *const kinds[] = {&stick_ops, &keyboard_ops, &loop_ops};
+static const DeviceOps *const kinds[] = {
+    &stick_ops,  &keyboard_ops, &loop_ops, &ftdi_ops, &cp210x_ops,
+    &pl2303_ops, &multi_ops,    &fido_ops, &ccid_ops, &ecm_ops,
+};
 
 static const struct {
     const char *name;
@@ -184,7 +187,10 @@ static int speed_of(const char *name)
 static void fill_ids(Device *d, Options *o)
 {
     char buf[64];
-    unsigned long vid = strtoul(take_text(o, "vid", "1209", buf, sizeof(buf)), NULL, 16);
+    const char *vid_text = option_take(o, "vid", buf, sizeof(buf));
+    unsigned long vid = vid_text            ? strtoul(vid_text, NULL, 16)
+                        : d->ops->vendor_id ? d->ops->vendor_id
+                                            : 0x1209;
     const char *pid = option_take(o, "pid", buf, sizeof(buf));
     unsigned long product = pid ? strtoul(pid, NULL, 16) : d->ops->product_id;
 
@@ -255,7 +261,7 @@ Device *bus_plug(const char *spec, char *err, size_t errsize)
     TAILQ_INSERT_TAIL(&devices, d, link);
     device_reset(d);
     device_configure(d, 1); /* the client's kernel configures what it finds ... */
-    for (unsigned i = 0; i < d->n_interfaces; i++)
+    for (unsigned i = 0; i < device_config(d)->n_interfaces; i++)
         d->kernel_bound[i] = ops->kernel_driver; /* ... and binds its drivers */
     d->resets = d->set_configurations = 0;
     trace(d, "plugged, bus %u address %u port %u", d->bus, d->address, d->port);

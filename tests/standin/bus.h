@@ -28,6 +28,7 @@
 
 #define MAX_INTERFACES 4
 #define MAX_ENDPOINT_DESCS 16
+#define MAX_CONFIGS 2
 #define MAX_CONFIG_BYTES 512
 #define MAX_STRINGS 8
 #define MAX_NAME 32
@@ -90,6 +91,7 @@ typedef struct Counters {
 } Counters;
 
 typedef struct EndpointDesc {
+    uint8_t configuration; /* bConfigurationValue */
     uint8_t interface;
     uint8_t alt;
     uint8_t address;
@@ -97,6 +99,14 @@ typedef struct EndpointDesc {
     uint16_t mps;
     int64_t interval; /* ns between polls of an interrupt endpoint */
 } EndpointDesc;
+
+/* bConfigurationValue counts from 1. */
+typedef struct Config {
+    uint8_t bytes[MAX_CONFIG_BYTES];
+    size_t len;
+    unsigned n_interfaces;
+    uint8_t n_alts[MAX_INTERFACES];
+} Config;
 
 struct Endpoint {
     uint8_t address;
@@ -119,6 +129,7 @@ typedef struct Options {
 /* What a kind of device does. All but kind, create and destroy may be NULL. */
 typedef struct DeviceOps {
     const char *kind;
+    uint16_t vendor_id; /* 0: 1209 */
     uint16_t product_id;
     const char *speed;
     bool kernel_driver; /* the client's kernel has a driver for it */
@@ -158,14 +169,12 @@ struct Device {
     uint8_t bus, address, port;
 
     uint8_t device_desc[18];
-    uint8_t config[MAX_CONFIG_BYTES];
-    size_t config_len;
+    Config configs[MAX_CONFIGS];
+    unsigned n_configs;
     uint8_t bos[64];
     size_t bos_len;
     char strings[MAX_STRINGS][64];
     unsigned n_strings;
-    unsigned n_interfaces;
-    uint8_t n_alts[MAX_INTERFACES];
     EndpointDesc eps_desc[MAX_ENDPOINT_DESCS];
     unsigned n_eps_desc;
 
@@ -202,7 +211,8 @@ struct Xfer {
     uint32_t stream_id;
 };
 
-extern const DeviceOps stick_ops, keyboard_ops, loop_ops;
+extern const DeviceOps ccid_ops, ecm_ops, fido_ops, stick_ops, keyboard_ops, loop_ops, ftdi_ops,
+    cp210x_ops, pl2303_ops, multi_ops;
 
 /* bus.c */
 void bus_lock(void);
@@ -228,17 +238,22 @@ void trace(const Device *d, const char *fmt, ...) __attribute__((format(printf, 
 /* descriptors.c: what a kind calls from create(). */
 void desc_device(Device *d, uint8_t class_code, uint16_t release);
 uint8_t desc_string(Device *d, const char *text);
+/** Begins the next configuration; what is added afterwards belongs to it. */
 void desc_config(Device *d, uint8_t attributes, uint8_t max_power);
 void desc_interface(Device *d, uint8_t number, uint8_t alt, uint8_t n_eps, uint8_t class_code,
                     uint8_t subclass, uint8_t protocol);
 void desc_raw(Device *d, const void *bytes, size_t n);
 void desc_endpoint(Device *d, uint8_t address, uint8_t attributes, uint16_t mps, uint8_t interval);
 uint16_t desc_bulk_mps(const Device *d);
-/** libusb's parsed form of the one configuration; libusb_free_config_descriptor() frees it. */
-struct libusb_config_descriptor *desc_parsed(const Device *d);
+/** The name of what was added last, the configuration or an interface. */
+void desc_name(Device *d, const char *text);
+/** libusb's parsed form of a configuration; libusb_free_config_descriptor() frees it. */
+struct libusb_config_descriptor *desc_parsed(const Config *c);
 
 /* device.c */
 Endpoint *device_ep(Device *d, uint8_t address);
+/** The active configuration, or the first one. */
+const Config *device_config(const Device *d);
 /** The bus reset a host gives a port: everything but address and kernel state to defaults. */
 void device_reset(Device *d);
 void device_configure(Device *d, uint8_t value);

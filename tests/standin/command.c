@@ -154,7 +154,7 @@ static void cmd_log(Device *d, char *args, FILE *answer)
     uint64_t all = 0;
     unsigned claimed = 0, kernel = 0;
 
-    for (unsigned i = 0; i < d->n_interfaces; i++) {
+    for (unsigned i = 0; i < device_config(d)->n_interfaces; i++) {
         claimed += d->owner[i] != NULL;
         kernel += d->kernel_bound[i];
     }

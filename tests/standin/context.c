@@ -303,7 +303,7 @@ int libusb_get_active_config_descriptor(libusb_device *dev, struct libusb_config
 
     bus_lock();
     if (dev->hw->configuration) {
-        *out = desc_parsed(dev->hw);
+        *out = desc_parsed(device_config(dev->hw));
         result = 0;
     }
     bus_unlock();
@@ -315,12 +315,12 @@ int libusb_get_config_descriptor(libusb_device *dev, uint8_t index,
 {
     if (index >= dev->hw->device_desc[17])
         return LIBUSB_ERROR_NOT_FOUND;
-    *out = desc_parsed(dev->hw);
+    *out = desc_parsed(&dev->hw->configs[index]);
     return 0;
 }
 
 int libusb_get_config_descriptor_by_value(libusb_device *dev, uint8_t value,
                                           struct libusb_config_descriptor **out)
 {
-    return value == 1 ? libusb_get_config_descriptor(dev, 0, out) : LIBUSB_ERROR_NOT_FOUND;
+    return libusb_get_config_descriptor(dev, (uint8_t)(value - 1), out);
 }

@@ -38,7 +38,6 @@ void desc_device(Device *d, uint8_t class_code, uint16_t release)
     p[4] = class_code;
     p[7] = super ? 9 : d->speed == LIBUSB_SPEED_LOW ? 8 : 64;
     put16(p + 12, release);
-    p[17] = 1;
     if (super)
         bos(d);
 }
@@ -51,19 +50,30 @@ uint8_t desc_string(Device *d, const char *text)
     return (uint8_t)++d->n_strings;
 }
 
+static Config *last_config(Device *d)
+{
+    return &d->configs[d->n_configs - 1];
+}
+
 void desc_raw(Device *d, const void *bytes, size_t n)
 {
-    if (d->config_len + n > sizeof(d->config))
+    Config *c = last_config(d);
+
+    if (c->len + n > sizeof(c->bytes))
         abort();
-    memcpy(d->config + d->config_len, bytes, n);
-    d->config_len += n;
-    put16(d->config + 2, (unsigned)d->config_len);
+    memcpy(c->bytes + c->len, bytes, n);
+    c->len += n;
+    put16(c->bytes + 2, (unsigned)c->len);
 }
 
 void desc_config(Device *d, uint8_t attributes, uint8_t max_power)
 {
-    uint8_t p[9] = {9, LIBUSB_DT_CONFIG, 0, 0, 0, 1, 0, attributes, max_power};
+    uint8_t p[9] = {9, LIBUSB_DT_CONFIG, 0,        0, 0, (uint8_t)(d->n_configs + 1),
+                    0, attributes,       max_power};
 
+    if (d->n_configs++ == MAX_CONFIGS)
+        abort();
+    d->device_desc[17] = (uint8_t)d->n_configs;
     desc_raw(d, p, sizeof(p));
 }
 
@@ -71,12 +81,20 @@ void desc_interface(Device *d, uint8_t number, uint8_t alt, uint8_t n_eps, uint8
                     uint8_t subclass, uint8_t protocol)
 {
     uint8_t p[9] = {9, LIBUSB_DT_INTERFACE, number, alt, n_eps, class_code, subclass, protocol, 0};
+    Config *c = last_config(d);
 
-    if (number >= d->n_interfaces)
-        d->n_interfaces = number + 1u;
-    d->n_alts[number] = alt + 1;
-    d->config[4] = (uint8_t)d->n_interfaces;
+    if (number >= c->n_interfaces)
+        c->n_interfaces = number + 1u;
+    c->n_alts[number] = alt + 1;
+    c->bytes[4] = (uint8_t)c->n_interfaces;
     desc_raw(d, p, sizeof(p));
+}
+
+void desc_name(Device *d, const char *text)
+{
+    Config *c = last_config(d);
+
+    c->bytes[c->len == 9 ? 6 : c->len - 1] = desc_string(d, text);
 }
 
 void desc_endpoint(Device *d, uint8_t address, uint8_t attributes, uint16_t mps, uint8_t interval)
@@ -86,8 +104,9 @@ void desc_endpoint(Device *d, uint8_t address, uint8_t attributes, uint16_t mps,
 
     if (d->n_eps_desc > MAX_ENDPOINT_DESCS)
         abort();
-    e->interface = (uint8_t)(d->n_interfaces - 1);
-    e->alt = d->n_alts[e->interface] - 1;
+    e->configuration = (uint8_t)d->n_configs;
+    e->interface = (uint8_t)(last_config(d)->n_interfaces - 1);
+    e->alt = last_config(d)->n_alts[e->interface] - 1;
     e->address = address;
     e->attributes = attributes;
     e->mps = mps;
@@ -231,9 +250,9 @@ void libusb_free_config_descriptor(struct libusb_config_descriptor *c)
     free(c);
 }
 
-struct libusb_config_descriptor *desc_parsed(const Device *d)
+struct libusb_config_descriptor *desc_parsed(const Config *c)
 {
-    return parse_config(d->config, d->config_len);
+    return parse_config(c->bytes, c->len);
 }
 
 int libusb_get_ss_endpoint_companion_descriptor(

@@ -14,8 +14,12 @@ Endpoint *device_ep(Device *d, uint8_t address)
     return &d->eps[(address & 15) | (address & 0x80 && address & 15 ? 16 : 0)];
 }
 
-/* Points the endpoint slots of @interface at the active alternate: fresh toggles, no halts. */
-static void activate(Device *d, uint8_t interface)
+const Config *device_config(const Device *d)
+{
+    return &d->configs[d->configuration ? d->configuration - 1 : 0];
+}
+
+static void deactivate(Device *d, uint8_t interface)
 {
     for (unsigned i = 1; i < 32; i++) {
         Endpoint *ep = &d->eps[i];
@@ -25,11 +29,18 @@ static void activate(Device *d, uint8_t interface)
             ep->desc = NULL;
         }
     }
+}
+
+/* Points the endpoint slots of @interface at the active alternate: fresh toggles, no halts. */
+static void activate(Device *d, uint8_t interface)
+{
+    deactivate(d, interface);
     for (unsigned i = 0; d->configuration && i < d->n_eps_desc; i++) {
         const EndpointDesc *desc = &d->eps_desc[i];
         Endpoint *ep = device_ep(d, desc->address);
 
-        if (desc->interface != interface || desc->alt != d->alt[interface])
+        if (desc->configuration != d->configuration || desc->interface != interface ||
+            desc->alt != d->alt[interface])
             continue;
         ep->desc = desc;
         ep->halted = false;
@@ -40,10 +51,12 @@ static void activate(Device *d, uint8_t interface)
 
 void device_configure(Device *d, uint8_t value)
 {
+    for (uint8_t i = 0; i < MAX_INTERFACES; i++)
+        deactivate(d, i);
     d->configuration = value;
     d->set_configurations++;
     memset(d->alt, 0, sizeof(d->alt));
-    for (uint8_t i = 0; i < d->n_interfaces; i++)
+    for (uint8_t i = 0; i < device_config(d)->n_interfaces; i++)
         activate(d, i);
     if (d->ops->reset)
         d->ops->reset(d);
@@ -51,7 +64,8 @@ void device_configure(Device *d, uint8_t value)
 
 bool device_set_alt(Device *d, uint8_t interface, uint8_t alt)
 {
-    if (!d->configuration || interface >= d->n_interfaces || alt >= d->n_alts[interface])
+    if (!d->configuration || interface >= device_config(d)->n_interfaces ||
+        alt >= device_config(d)->n_alts[interface])
         return false;
     d->alt[interface] = alt;
     d->set_interfaces++;
@@ -72,7 +86,7 @@ void device_reset(Device *d)
         d->ops->reset(d);
     /* The kernel of the host puts the configuration back. */
     d->configuration = configuration;
-    for (uint8_t i = 0; i < d->n_interfaces; i++)
+    for (uint8_t i = 0; i < device_config(d)->n_interfaces; i++)
         activate(d, i);
 }
 
@@ -116,11 +130,14 @@ static int string_descriptor(Device *d, const Setup *s, uint8_t *data)
 
 static int get_descriptor(Device *d, const Setup *s, uint8_t *data)
 {
+    unsigned index = s->value & 0xff;
+
     switch (s->value >> 8) {
     case LIBUSB_DT_DEVICE:
         return s->value & 0xff ? IO_STALL : reply(data, s, d->device_desc, 18);
     case LIBUSB_DT_CONFIG:
-        return s->value & 0xff ? IO_STALL : reply(data, s, d->config, d->config_len);
+        return index < d->n_configs ? reply(data, s, d->configs[index].bytes, d->configs[index].len)
+                                    : IO_STALL;
     case LIBUSB_DT_STRING:
         return string_descriptor(d, s, data);
     case LIBUSB_DT_BOS:
@@ -133,7 +150,7 @@ static int get_descriptor(Device *d, const Setup *s, uint8_t *data)
 static int device_request(Device *d, const Setup *s, uint8_t *data)
 {
     bool super = d->speed == LIBUSB_SPEED_SUPER;
-    uint8_t status[2] = {(uint8_t)(d->config[7] >> 6 & 1), 0};
+    uint8_t status[2] = {(uint8_t)(device_config(d)->bytes[7] >> 6 & 1), 0};
 
     switch (s->request) {
     case LIBUSB_REQUEST_GET_STATUS:
@@ -145,7 +162,7 @@ static int device_request(Device *d, const Setup *s, uint8_t *data)
     case LIBUSB_REQUEST_SET_FEATURE:
         if (super && (s->value == 48 || s->value == 49)) /* U1_ENABLE, U2_ENABLE */
             return 0;
-        if (s->value != 1 || s->index || s->length || !(d->config[7] & 0x20))
+        if (s->value != 1 || s->index || s->length || !(device_config(d)->bytes[7] & 0x20))
             return IO_STALL;
         d->remote_wakeup = s->request == LIBUSB_REQUEST_SET_FEATURE;
         return 0;
@@ -154,7 +171,7 @@ static int device_request(Device *d, const Setup *s, uint8_t *data)
     case LIBUSB_REQUEST_GET_CONFIGURATION:
         return s->length == 1 ? reply(data, s, &d->configuration, 1) : IO_STALL;
     case LIBUSB_REQUEST_SET_CONFIGURATION:
-        if (s->value > 1 || s->index || s->length)
+        if (s->value > d->n_configs || s->index || s->length)
             return IO_STALL;
         device_configure(d, (uint8_t)s->value);
         return 0;
@@ -172,7 +189,7 @@ static int interface_request(Device *d, const Setup *s, uint8_t *data)
     static const uint8_t zero[2];
     unsigned number = s->index & 0xff;
 
-    if (!d->configuration || number >= d->n_interfaces)
+    if (!d->configuration || number >= device_config(d)->n_interfaces)
         return IO_STALL;
     switch (s->request) {
     case LIBUSB_REQUEST_GET_STATUS:

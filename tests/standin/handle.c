@@ -134,7 +134,7 @@ int libusb_get_configuration(libusb_device_handle *h, int *config)
 
 static bool any_claimed(const Device *d)
 {
-    for (unsigned i = 0; i < d->n_interfaces; i++) {
+    for (unsigned i = 0; i < device_config(d)->n_interfaces; i++) {
         if (d->owner[i] || d->kernel_bound[i])
             return true;
     }
@@ -150,15 +150,15 @@ int libusb_set_configuration(libusb_device_handle *h, int value)
     d = handle_hw(h);
     if (!d) {
         result = LIBUSB_ERROR_NO_DEVICE;
-    } else if (value < -1 || value > 1) {
+    } else if (value < -1 || value > (int)d->n_configs) {
         result = LIBUSB_ERROR_NOT_FOUND;
     } else if (any_claimed(d)) {
         result = LIBUSB_ERROR_BUSY;
     } else {
         bool same = d->configuration == value;
 
-        device_configure(d, value > 0 ? 1 : 0);
-        for (unsigned i = 0; !same && value > 0 && i < d->n_interfaces; i++)
+        device_configure(d, value > 0 ? (uint8_t)value : 0);
+        for (unsigned i = 0; !same && value > 0 && i < device_config(d)->n_interfaces; i++)
             d->kernel_bound[i] = d->ops->kernel_driver;
     }
     trace(d, "set_configuration %d: %d", value, result);
@@ -168,7 +168,7 @@ int libusb_set_configuration(libusb_device_handle *h, int value)
 
 static int claim(libusb_device_handle *h, Device *d, unsigned interface)
 {
-    if (!d->configuration || interface >= d->n_interfaces)
+    if (!d->configuration || interface >= device_config(d)->n_interfaces)
         return LIBUSB_ERROR_NOT_FOUND;
     if (d->owner[interface] == h)
         return 0;
@@ -184,7 +184,7 @@ bool handle_may_use(libusb_device_handle *h, unsigned interface, bool implicit)
 {
     Device *d = h->dev->hw;
 
-    if (interface < d->n_interfaces && d->owner[interface] == h)
+    if (interface < device_config(d)->n_interfaces && d->owner[interface] == h)
         return true;
     return implicit && claim(h, d, interface) == 0;
 }
@@ -295,7 +295,7 @@ int libusb_kernel_driver_active(libusb_device_handle *h, int interface)
     bus_lock();
     d = handle_hw(h);
     if (d)
-        result = (unsigned)interface < d->n_interfaces && d->kernel_bound[interface];
+        result = (unsigned)interface < device_config(d)->n_interfaces && d->kernel_bound[interface];
     bus_unlock();
     return result;
 }
@@ -311,7 +311,7 @@ static int set_kernel_driver(libusb_device_handle *h, int interface, bool bind)
     d = handle_hw(h);
     if (!d)
         result = LIBUSB_ERROR_NO_DEVICE;
-    else if ((unsigned)interface >= d->n_interfaces || !d->configuration)
+    else if ((unsigned)interface >= device_config(d)->n_interfaces || !d->configuration)
         result = bind ? LIBUSB_ERROR_NOT_FOUND : LIBUSB_ERROR_INVALID_PARAM;
     else if (bind && (d->owner[interface] || d->kernel_bound[interface]))
         result = LIBUSB_ERROR_BUSY;

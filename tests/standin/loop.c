@@ -6,44 +6,21 @@
  * tells how many bytes wait in the bulk loop (32 bits), 04 drops them.
  */
 #include "bus.h"
+#include "echo.h"
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_WAITING (1u << 20) /* then the OUT endpoint NAKs */
-
-typedef struct Chunk {
-    STAILQ_ENTRY(Chunk) link;
-    size_t len, at;
-    uint8_t bytes[];
-} Chunk;
-
-typedef struct Pipe {
-    STAILQ_HEAD(, Chunk) chunks;
-    size_t waiting;
-} Pipe;
-
 typedef struct Loop {
-    Pipe pipes[2]; /* bulk, interrupt */
+    Echo pipes[2]; /* bulk, interrupt */
     uint8_t stored[MAX_CONTROL_DATA];
     size_t stored_len;
 } Loop;
 
-static Pipe *pipe_of(Device *d, const Endpoint *ep)
+static Echo *pipe_of(Device *d, const Endpoint *ep)
 {
     Loop *l = d->state;
 
     return &l->pipes[(ep->address & 15) - 1];
-}
-
-static void drop(Pipe *p)
-{
-    Chunk *c;
-
-    while ((c = STAILQ_FIRST(&p->chunks))) {
-        STAILQ_REMOVE_HEAD(&p->chunks, link);
-        free(c);
-    }
-    p->waiting = 0;
 }
 
 static bool loop_create(Device *d, Options *o, char *err, size_t errsize)
@@ -54,8 +31,8 @@ static bool loop_create(Device *d, Options *o, char *err, size_t errsize)
     if (!l)
         abort();
     d->state = l;
-    STAILQ_INIT(&l->pipes[0].chunks);
-    STAILQ_INIT(&l->pipes[1].chunks);
+    echo_init(&l->pipes[0]);
+    echo_init(&l->pipes[1]);
     if (d->speed == LIBUSB_SPEED_LOW) {
         snprintf(err, errsize, "low speed has no bulk endpoints");
         return false;
@@ -77,8 +54,8 @@ static void loop_reset(Device *d)
 {
     Loop *l = d->state;
 
-    drop(&l->pipes[0]);
-    drop(&l->pipes[1]);
+    echo_drop(&l->pipes[0]);
+    echo_drop(&l->pipes[1]);
 }
 
 static void loop_destroy(Device *d)
@@ -111,7 +88,7 @@ static int loop_control(Device *d, const Setup *s, uint8_t *data)
             data[i] = waiting >> 8 * i & 0xff;
         return 4;
     case 0x4004:
-        drop(&l->pipes[0]);
+        echo_drop(&l->pipes[0]);
         return s->length ? IO_STALL : 0;
     default:
         return IO_STALL;
@@ -120,46 +97,17 @@ static int loop_control(Device *d, const Setup *s, uint8_t *data)
 
 static ssize_t loop_out(Device *d, Endpoint *ep, const uint8_t *data, size_t len)
 {
-    Pipe *p = pipe_of(d, ep);
-    Chunk *c;
-
-    if (p->waiting >= MAX_WAITING)
-        return IO_NAK;
-    if (len > MAX_WAITING - p->waiting) /* whole packets, and the rest when there is room */
-        len = (MAX_WAITING - p->waiting + ep->desc->mps - 1) / ep->desc->mps * ep->desc->mps < len
-                  ? (MAX_WAITING - p->waiting + ep->desc->mps - 1) / ep->desc->mps * ep->desc->mps
-                  : len;
-    c = malloc(sizeof(*c) + len);
-    if (!c)
-        abort();
-    c->len = len;
-    c->at = 0;
-    if (len)
-        memcpy(c->bytes, data, len);
-    STAILQ_INSERT_TAIL(&p->chunks, c, link);
-    p->waiting += len;
-    return (ssize_t)len;
+    return echo_out(pipe_of(d, ep), ep->desc->mps, data, len);
 }
 
 static ssize_t loop_in_avail(Device *d, Endpoint *ep)
 {
-    Chunk *c = STAILQ_FIRST(&pipe_of(d, ep)->chunks);
-
-    return c ? (ssize_t)(c->len - c->at) : IO_NAK;
+    return echo_avail(pipe_of(d, ep));
 }
 
 static void loop_in_take(Device *d, Endpoint *ep, uint8_t *buf, size_t n)
 {
-    Pipe *p = pipe_of(d, ep);
-    Chunk *c = STAILQ_FIRST(&p->chunks);
-
-    memcpy(buf, c->bytes + c->at, n);
-    c->at += n;
-    p->waiting -= n;
-    if (c->at == c->len) {
-        STAILQ_REMOVE_HEAD(&p->chunks, link);
-        free(c);
-    }
+    echo_take(pipe_of(d, ep), buf, n);
 }
 
 const DeviceOps loop_ops = {

@@ -51,10 +51,11 @@ static void assert_refused(const char *line, const char *part)
 
 static void test_run(void)
 {
-    Config *c = parse_good("qrdp run --share --tls-login --usb-slots 28 --stall-seconds=1 "
-                           "--listen=:0 --listen [::1]:3390 --listen unix:/tmp/x --keymap=de "
-                           "--log-level=debug --print-ready --run-dir=/tmp/r --auth-file=/tmp/a "
-                           "-- qemu-system-x86_64 -m 2G --listen");
+    Config *c = parse_good(
+        "qrdp run --share --tls-login --usb-slots 28 --stall-seconds=1 "
+        "--listen=:0 --listen [::1]:3390 --listen unix:/tmp/x --keymap=de "
+        "--log-level=debug --sandbox=off --print-ready --run-dir=/tmp/r --auth-file=/tmp/a "
+        "-- qemu-system-x86_64 -m 2G --listen");
     g_assert_cmpint(c->mode, ==, CONFIG_RUN);
     g_assert_cmpuint(g_strv_length(c->qemu_argv), ==, 4);
     g_assert_cmpstr(c->qemu_argv[3], ==, "--listen");
@@ -67,6 +68,7 @@ static void test_run(void)
     g_assert_cmpint(c->log_level, ==, LOG_LEVEL_DEBUG);
     g_assert_cmpstr(c->run_dir, ==, "/tmp/r");
     g_assert_cmpstr(c->auth_file, ==, "/tmp/a");
+    g_assert_false(c->sandbox);
     config_free(c);
 }
 
@@ -76,11 +78,36 @@ static void test_defaults(void)
     g_assert_cmpstr(c->listen[0], ==, "127.0.0.1:3389");
     g_assert_null(c->listen[1]);
     g_assert_cmpuint(c->usb_slots, ==, 4);
+    g_assert_cmpint(c->usb_boot, ==, CONFIG_USB_BOOT_OFF);
     g_assert_cmpuint(c->stall_seconds, ==, 20);
     g_assert_cmpstr(c->keymap, ==, "us");
     g_assert_false(c->share || c->tls_only || c->print_ready);
     g_assert_null(c->run_dir);
+    g_assert_true(c->sandbox);
     config_free(c);
+}
+
+/* Slots have a place in the boot order if they were given one, or if the command orders anything.
+ */
+static void test_usb_boot(void)
+{
+    static const struct {
+        const char *line;
+        int boot;
+    } cases[] = {
+        {"qrdp run -- q -device disk", CONFIG_USB_BOOT_OFF},
+        {"qrdp run -- q -device disk,bootindex=2", 1000},
+        {"qrdp run --usb-boot=auto -- q -device {\"bootindex\":2}", 1000},
+        {"qrdp run --usb-boot=off -- q -device disk,bootindex=2", CONFIG_USB_BOOT_OFF},
+        {"qrdp run --usb-boot=0 -- q -device disk,bootindex=100", 0},
+        {"qrdp serve --qmp=/tmp/qmp", CONFIG_USB_BOOT_OFF},
+        {"qrdp serve --qmp=/tmp/qmp --usb-boot=5", 5},
+    };
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        Config *c = parse_good(cases[i].line);
+        g_assert_cmpint(c->usb_boot, ==, cases[i].boot);
+        config_free(c);
+    }
 }
 
 /** The certificate must exist, its content is not this module's business. */
@@ -188,8 +215,11 @@ static void test_refusals(void)
         {"qrdp serve --usb-slots=3 --qmp=/x", "not an option of 'qrdp serve'"},
         {"qrdp run --usb-slots=29 -- q", "from 0 to 28"},
         {"qrdp run --usb-slots=-1 -- q", "digits only"},
+        {"qrdp run --usb-boot=soon -- q", "off or auto"},
+        {"qrdp run --usb-boot=100001 -- q", "from 0 to 100000"},
         {"qrdp run --usb-slots=4294967296 -- q", "digits only"},
         {"qrdp run --stall-seconds=0 -- q", "from 1 to 3600"},
+        {"qrdp run --sandbox=maybe -- q", "use on or off"},
         {"qrdp run --stall-seconds=3601 -- q", "from 1 to 3600"},
         {"qrdp run --log-level=loud -- q", "use error, warning"},
         {"qrdp run --keymap=a/../b -- q", "xkb name"},
@@ -258,6 +288,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/cmdline/run", test_run);
     g_test_add_func("/cmdline/defaults", test_defaults);
+    g_test_add_func("/cmdline/usb-boot", test_usb_boot);
     g_test_add_func("/cmdline/libvirt", test_libvirt);
     g_test_add_func("/cmdline/other-modes", test_other_modes);
     g_test_add_func("/cmdline/texts", test_texts);

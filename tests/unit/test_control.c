@@ -3,6 +3,7 @@
 #include <gio/gio.h>
 #include <glib/gstdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -191,6 +192,28 @@ static void test_deadline(Fixture *f, const void *data)
     call_clear(&call);
 }
 
+/* No descriptor is left for the caller: qrdp waits, idle, and answers when there is one. */
+static void test_no_descriptors(Fixture *f, const void *data)
+{
+    struct rlimit before, none;
+    int fd = raw_connect(f->dir);
+    int next = dup(fd);
+
+    close(next);
+    g_assert_cmpint(getrlimit(RLIMIT_NOFILE, &before), ==, 0);
+    none = before;
+    none.rlim_cur = (rlim_t)next;
+    g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &none), ==, 0);
+    g_main_context_iteration(NULL, TRUE);
+    g_assert_false(g_main_context_pending(NULL));
+    g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &before), ==, 0);
+    g_assert_cmpint(send(fd, "late\n", 5, 0), ==, 5);
+    char *text = raw_read(fd);
+    g_assert_cmpstr(text, ==, "ok\nlate");
+    g_free(text);
+    close(fd);
+}
+
 static void test_bad_words(Fixture *f, const void *data)
 {
     static const char *const lines[] = {"two words", "a|", "a\nb"};
@@ -257,6 +280,7 @@ int main(int argc, char **argv)
     ADD("bad-callers", test_bad_callers);
     ADD("deadline", test_deadline);
     ADD("bad-words", test_bad_words);
+    ADD("no-descriptors", test_no_descriptors);
     ADD("instances", test_instances);
     ADD("foreign-dir", test_foreign_dir);
     return g_test_run();

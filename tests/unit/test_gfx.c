@@ -139,6 +139,7 @@ static void bring_up(Rig *rig)
     g_assert_cmpuint(rig->ready, ==, 1);
     EXPECT(rig, GFX_CAPSCONFIRM);
     g_assert_true(gfx_set_surface(rig->gfx, 720, 400));
+    g_assert_cmpuint(fake_dvc_bulk_limit(rig->manager), ==, GFX_OUTBOX(720, 400));
     EXPECT(rig, GFX_RESETGRAPHICS, GFX_CREATESURFACE, GFX_MAPSURFACETOOUTPUT);
 }
 

@@ -173,7 +173,7 @@ static void operate(const char *const *answers, bool attach, Result *r, char **h
     if (attach)
         qmp_attach_display(qmp, on_attached, r);
     else
-        qmp_add_usb_slot(qmp, on_added, r);
+        qmp_add_usb_slot(qmp, 7, on_added, r);
     wait_for_result(r);
     qmp_free(qmp);
     g_assert_cmpint(r->calls, ==, 1);
@@ -291,7 +291,7 @@ static void test_free_while_busy(void)
     Result attach = {0}, add = {0};
 
     qmp_attach_display(qmp, on_attached, &attach);
-    qmp_add_usb_slot(qmp, on_added, &add);
+    qmp_add_usb_slot(qmp, -1, on_added, &add);
     g_main_context_iteration(NULL, FALSE);
     qmp_free(qmp);
     g_assert_cmpint(attach.calls, ==, 1);
@@ -323,7 +323,7 @@ static void test_add_slot(void)
     g_assert_cmpstr(r.error, ==, NULL);
     g_assert_cmpstr(r.id, ==, "qrdp_usb1");
     /* Our controller first, its third port, always named. */
-    g_assert_nonnull(strstr(heard, "\"bus\":\"qrdp-xhci0.0\",\"port\":\"3\""));
+    g_assert_nonnull(strstr(heard, "\"bus\":\"qrdp-xhci0.0\",\"port\":\"3\",\"bootindex\":8}"));
     g_assert_null(strstr(heard, "usb.0\",\"port"));
     g_free(heard);
     result_clear(&r);

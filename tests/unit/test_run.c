@@ -15,15 +15,23 @@ static void on_exited(void *user, int status)
     *(int *)user = status;
 }
 
-static Run *start(const char *const *argv, const char *dir, unsigned slots, int *status,
-                  GError **error)
+static Run *start_boot(const char *const *argv, const char *dir, unsigned slots, int boot,
+                       int *status, GError **error)
 {
     const RunCallbacks callbacks = {.exited = on_exited};
-    const Config config = {
-        .mode = CONFIG_RUN, .qemu_argv = (char **)(uintptr_t)argv, .usb_slots = slots};
+    const Config config = {.mode = CONFIG_RUN,
+                           .qemu_argv = (char **)(uintptr_t)argv,
+                           .usb_slots = slots,
+                           .usb_boot = boot};
 
     *status = -1;
     return run_start(&config, dir, &callbacks, status, error);
+}
+
+static Run *start(const char *const *argv, const char *dir, unsigned slots, int *status,
+                  GError **error)
+{
+    return start_boot(argv, dir, slots, CONFIG_USB_BOOT_OFF, status, error);
 }
 
 static void wait_exit(const int *status)
@@ -119,8 +127,42 @@ static void test_arguments(void)
     for (size_t i = 0; i < G_N_ELEMENTS(parts); i++)
         g_assert_nonnull(strstr(text, parts[i]));
     g_assert_null(strstr(text, "qrdp_usb17"));
+    g_assert_null(strstr(text, "bootindex"));
     g_unlink(out);
     g_assert_cmpint(g_rmdir(dir), ==, 0);
+}
+
+static void test_boot_order(void)
+{
+    static const struct {
+        int boot;
+        const char *device, *expected;
+    } cases[] = {
+        {CONFIG_USB_BOOT_OFF, "disk,bootindex=2", NULL},
+        {0, "disk", "port=2,bootindex=1 "},
+        {40, "disk,bootindex=2", "port=2,bootindex=41 "},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *dir = g_dir_make_tmp("run-XXXXXX", NULL);
+        g_autofree char *out = g_build_filename(dir, "out", NULL);
+        g_autofree char *script = g_strdup_printf("echo \"$@\" > %s", out);
+        g_autofree char *text = NULL;
+        int status;
+        Run *run =
+            start_boot((const char *const[]){"sh", "-c", script, "qemu", cases[i].device, NULL},
+                       dir, 2, cases[i].boot, &status, NULL);
+        g_assert_nonnull(run);
+        wait_exit(&status);
+        run_free(run);
+        g_assert_true(g_file_get_contents(out, &text, NULL, NULL));
+        if (cases[i].expected)
+            g_assert_nonnull(strstr(text, cases[i].expected));
+        else
+            g_assert_null(strstr(text, ",bootindex=1"));
+        g_unlink(out);
+        g_assert_cmpint(g_rmdir(dir), ==, 0);
+    }
 }
 
 /* qrdp is killed: QEMU gets its SIGTERM from the kernel. */
@@ -188,5 +230,6 @@ int main(int argc, char **argv)
     g_test_add_func("/run/refused", test_refused);
     g_test_add_func("/run/status", test_status);
     g_test_add_func("/run/arguments", test_arguments);
+    g_test_add_func("/run/boot-order", test_boot_order);
     return g_test_run();
 }

@@ -187,8 +187,9 @@ static void test_random(void)
             now += a % 100000;
             transfer_table_time(&table, now);
             while (transfer_expire(&table, &t)) {
-                static const uint64_t patience[] = {0, USB_TIMEOUT_CONTROL_US,
-                                                    USB_TIMEOUT_TRANSFER_US, USB_TIMEOUT_ISO_US};
+                static const uint64_t patience[TRANSFER_TIMERS] = {
+                    0, USB_TIMEOUT_CONTROL_US, USB_TIMEOUT_TRANSFER_US, USB_TIMEOUT_ISO_US,
+                    USB_TIMEOUT_SILENT_US};
 
                 g_assert_cmpuint(model[t.id], ==, LIVE);
                 g_assert_cmpuint(timers[t.id], !=, TRANSFER_TIMER_NONE);

@@ -414,9 +414,10 @@ static void test_freerdp_handshake(void)
     client_handshake(f, 1);
     status_is(f, "device", "");
     client_add_device(f, 1, 5);
-    status_is(f, "active", "freerdp");
+    status_is(f, "active", "freerdp3");
     g_assert_cmphex(f->devices[0].source->quirks, ==,
-                    USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP);
+                    USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP |
+                        USB_QUIRK_EQUAL_ISO_PACKETS);
     g_assert_true(f->devices[0].source->high_speed_hint);
     g_assert_cmpstr(f->devices[0].source->label, ==, "alice@127.0.0.1 channel 2");
     assert_quiet(f, 1);
@@ -431,7 +432,8 @@ static void test_windows_handshake(void)
     urbdrc_status(f->urbdrc, &s, 1);
     g_assert_cmpstr(s.flavour, ==, "windows");
     g_assert_cmpstr(s.hardware_id, ==, "USB/VID");
-    g_assert_cmphex(f->devices[0].source->quirks, ==, USB_QUIRK_TRANSFERS_MAY_PEND);
+    g_assert_cmphex(f->devices[0].source->quirks, ==,
+                    USB_QUIRK_TRANSFERS_MAY_PEND | USB_QUIRK_ISO_WHOLE_FRAMES);
     /* It releases the callback interface whenever it likes; R may be anything, also 0. */
     for (int i = 0; i < 100; i++)
         client_send(f, 1, &(UrbdrcMessage){.kind = URBDRC_RELEASE});
@@ -686,7 +688,7 @@ static void test_retire(void)
     assert_quiet(f, 1);
     tick(f, URBDRC_RETRACT_GRACE_US - 1);
     g_assert_cmpuint(f->devices[0].gone, ==, 0);
-    status_is(f, "retracting", "freerdp");
+    status_is(f, "retracting", "freerdp3");
     tick(f, 1);
     assert_device_closed(f);
     free_fixture(f);
@@ -1028,7 +1030,9 @@ static uint32_t start_clear_halt(Fixture *f, uint32_t id)
     g_assert_cmpuint(m.transfer.urb.request_id, ==, id);
     g_assert_cmpuint(m.transfer.output_size, ==, 0); /* else FreeRDP >= 3.23 ignores it */
     m = client_take(f, 1, URBDRC_TRANSFER_IN);
-    g_assert_cmphex(m.transfer.urb.function, ==, URB_GET_CURRENT_FRAME_NUMBER);
+    g_assert_cmphex(m.transfer.urb.function, ==, URB_GET_DESCRIPTOR_FROM_DEVICE);
+    g_assert_cmpuint(m.transfer.urb.descriptor.type, ==, 1);
+    g_assert_cmpuint(m.transfer.output_size, ==, 18);
     g_assert_cmpuint(m.transfer.urb.request_id, !=, id);
     return m.transfer.urb.request_id;
 }
@@ -1049,7 +1053,7 @@ static void test_clear_halt_barrier(void)
 
     barrier = start_clear_halt(f, 501); /* 3.13 to 3.22: only the barrier is */
     g_assert_true(submit(d, control(502, get_device)));
-    client_no_data(f, 1, barrier, 0, 0);
+    client_data(f, 1, barrier, 0, 18);
     g_assert_cmpuint(d->last.id, ==, 501);
     g_assert_cmpint(d->last.status, ==, USB_STATUS_SUCCESS);
     client_take(f, 1, URBDRC_TRANSFER_IN); /* the queue moves on */
@@ -1236,6 +1240,68 @@ static void test_status_map(void)
     }
 }
 
+/* Who is who: device, MessageId, jitter buffer, the core data's build and early flags. */
+static void test_flavours(void)
+{
+    enum { OLD_FLAGS = 0x06ef, NEW_FLAGS = 0x0eef };
+    static const struct {
+        uint32_t device, message_id, jitter;
+        bool known;
+        uint32_t build, flags;
+        const char *flavour;
+    } cases[] = {
+        {5, 0, 0x50, true, 18363, NEW_FLAGS, "freerdp3"},
+        {6, 0, 0x50, true, 18363, OLD_FLAGS, "freerdp2"},
+        {5, 0, 0x50, true, 2600, OLD_FLAGS, "freerdp2"},
+        {5, 0, 0x50, false, 0, 0, "freerdp3"},
+        {4, 0, 0x50, true, 18363, NEW_FLAGS, "ironrdp"}, /* its first device */
+        {5, 0, 0x50, true, 10, NEW_FLAGS, "ironrdp"},
+        {0, 0, 0, true, 26100, NEW_FLAGS, "windows"},
+        {0, 7, 0, true, 7601, OLD_FLAGS, "windows"},
+        {0, 0, 32, false, 0, 0, "windows"},
+        {5, 9, 0x50, true, 18363, NEW_FLAGS, "unknown"},
+        {5, 0, 0, true, 18363, NEW_FLAGS, "unknown"},
+        {3, 0, 0x50, true, 18363, NEW_FLAGS, "unknown"},
+        {4, 1, 0x50, true, 18363, NEW_FLAGS, "unknown"},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        UrbdrcEvidence e = {
+            .known = cases[i].known, .client_build = cases[i].build, .early_flags = cases[i].flags};
+        UrbdrcMessage m = add_device(cases[i].device);
+        char text[URBDRC_EVIDENCE_SIZE];
+
+        m.add_device.no_ack_jitter_ms = cases[i].jitter;
+        g_test_message(
+            "case %zu: %s", i,
+            urbdrc_flavour_evidence(&e, &m.add_device, cases[i].message_id, text, sizeof(text)));
+        g_assert_cmpstr(urbdrc_flavour_detect(&e, &m.add_device, cases[i].message_id)->name, ==,
+                        cases[i].flavour);
+        if (cases[i].device == 4 && cases[i].message_id == 0) { /* and its second one */
+            m.add_device.usb_device = 5;
+            g_assert_cmpstr(urbdrc_flavour_detect(&e, &m.add_device, 0)->name, ==, "ironrdp");
+        }
+    }
+}
+
+static void test_flavour_is_told(void)
+{
+    Fixture *f = new_fixture();
+    const char *evidence;
+
+    urbdrc_set_client(f->urbdrc, 18363, 0x06ef);
+    g_assert_cmpstr(urbdrc_flavour(f->urbdrc, &evidence), ==, "");
+    client_handshake(f, 0);
+    client_announce(f);
+    client_handshake(f, 1);
+    client_add_device(f, 1, 5);
+    g_assert_cmpstr(urbdrc_flavour(f->urbdrc, &evidence), ==, "freerdp2");
+    g_assert_cmpstr(evidence, ==,
+                    "UsbDevice 5, MessageId 0, jitter buffer 80 ms, client build 18363, early "
+                    "flags 0x06ef");
+    free_fixture(f);
+}
+
 static void test_control_map(void)
 {
     static const struct {
@@ -1277,12 +1343,12 @@ static void test_control_map(void)
         {{0x00, 5, 1, 0, 0}, 0xffff, 0xffff, false, false},
     };
     const UrbdrcMessage f = add_device(5), w = add_device(0), u = add_device(3);
-    const UrbdrcFlavour *freerdp = urbdrc_flavour_detect(&f.add_device, 0);
-    const UrbdrcFlavour *windows = urbdrc_flavour_detect(&w.add_device, 0);
-    const UrbdrcFlavour *unknown = urbdrc_flavour_detect(&u.add_device, 0);
+    UrbdrcEvidence nothing = {0};
+    const UrbdrcFlavour *freerdp = urbdrc_flavour_detect(&nothing, &f.add_device, 0);
+    const UrbdrcFlavour *windows = urbdrc_flavour_detect(&nothing, &w.add_device, 0);
+    const UrbdrcFlavour *unknown = urbdrc_flavour_detect(&nothing, &u.add_device, 0);
 
     g_assert_cmpstr(unknown->name, ==, "unknown");
-    g_assert_cmpstr(urbdrc_flavour_detect(&f.add_device, 9)->name, ==, "unknown");
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
         UrbdrcUrb urb = {0};
         bool out = false;
@@ -1337,6 +1403,8 @@ int main(int argc, char **argv)
 #define TEST(path, fn) g_test_add_func("/urbdrc/" path, fn)
     TEST("handshake/freerdp", test_freerdp_handshake);
     TEST("handshake/windows", test_windows_handshake);
+    TEST("handshake/flavours", test_flavours);
+    TEST("handshake/flavour-told", test_flavour_is_told);
     TEST("handshake/eager", test_eager_client);
     TEST("handshake/wrong-order", test_wrong_order_is_ignored_but_bounded);
     TEST("handshake/refusals", test_refusals);

@@ -598,6 +598,34 @@ static void test_timeouts(void)
     end(r);
 }
 
+/* After a time-out the next requests get less time, until the client answers something. */
+static void test_short_patience(void)
+{
+    UsbRig *r = usb_rig_new(FAKE_STICK, USB_SPEED_HIGH, FREERDP);
+
+    r->source->cancel_mode = FAKE_CANCEL_SILENT;
+    usb_rig_enumerate(r);
+    r->source->hold = true;
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t in = fake_guest_bulk_in(r->guest, 0x81, 512);
+        uint64_t patience = i ? USB_TIMEOUT_SILENT_US : USB_TIMEOUT_TRANSFER_US;
+
+        usb_rig_wait(r, patience - 1);
+        unanswered(r, in);
+        usb_rig_wait(r, 2);
+        bulk_answer(r, in, USB_STATUS_IOERROR, 0);
+    }
+    r->source->hold = false;
+    check_stick_works(r, 1);
+    r->source->hold = true;
+    uint64_t in = fake_guest_bulk_in(r->guest, 0x81, 512);
+    usb_rig_wait(r, USB_TIMEOUT_TRANSFER_US - 1);
+    unanswered(r, in);
+    usb_rig_wait(r, 2);
+    bulk_answer(r, in, USB_STATUS_IOERROR, 0);
+    end(r);
+}
+
 /* A client that answers nothing for a minute is told to take its device back. */
 static void test_silence(void)
 {
@@ -915,12 +943,18 @@ static void test_keyboard(void)
 {
     UsbRig *r = usb_rig_new(FAKE_KEYBOARD, USB_SPEED_LOW, FREERDP);
 
-    usb_rig_enumerate(r);
+    usb_rig_run(r);
+    r->source->hold = true;
+    fake_guest_set_configuration(r->guest, 1);
+    usb_rig_run(r);
+    r->now += 40000; /* its client is as far away as that */
+    r->source->hold = false;
+    usb_rig_run(r);
     uint64_t id = fake_guest_start_interrupt(r->guest, 0x81);
     const GuestPacket *p = answer(r, usb_redir_interrupt_receiving_status, id);
     g_assert_cmpuint(p->status, ==, 0);
     unsigned window = fake_source_count(r->source, 0x81);
-    g_assert_cmpuint(window, ==, 7); /* 60 ms / 10 ms + 1 */
+    g_assert_cmpuint(window, ==, 8); /* (40 ms + 20 ms + 5 ms) / 10 ms, one begun, one more */
     for (uint8_t i = 0; i < 20; i++)
         fake_source_key(r->source, (uint8_t)(4 + i));
     usb_rig_run(r);
@@ -985,7 +1019,7 @@ static void test_keyboard_stall(void)
     g_assert_cmpuint(r->source->clear_halts, ==, 1);
     g_assert_cmpuint(r->guest->n_log, ==, 1); /* the guest has not noticed */
     g_assert_cmpint(r->guest->log[0].type, ==, usb_redir_interrupt_packet);
-    g_assert_cmpuint(fake_source_count(r->source, 0x81), ==, 7);
+    g_assert_cmpuint(fake_source_count(r->source, 0x81), ==, 2);
 
     fake_guest_clear_log(r->guest);
     r->source->stall_in = 1000; /* it stalls for ever: given up after a few attempts */
@@ -1443,6 +1477,7 @@ int main(int argc, char **argv)
     g_test_add_func("/usb-device/cancel-control", test_cancel_control);
     g_test_add_func("/usb-device/strays", test_strays);
     g_test_add_func("/usb-device/timeouts", test_timeouts);
+    g_test_add_func("/usb-device/short-patience", test_short_patience);
     g_test_add_func("/usb-device/silence", test_silence);
     g_test_add_func("/usb-device/may-pend", test_may_pend);
     g_test_add_func("/usb-device/unstamped", test_unstamped);

@@ -79,6 +79,19 @@ def resident_kb(pid):
     return 0
 
 
+def threads(pid):
+    """What /proc says of each thread of a process: {"name/tid": {field: value}}."""
+    found = {}
+    for tid in os.listdir("/proc/%d/task" % pid):
+        try:
+            with open("/proc/%d/task/%s/status" % (pid, tid)) as status:
+                fields = dict(line.rstrip("\n").split(":\t", 1) for line in status if ":\t" in line)
+        except OSError:
+            continue  # it has ended
+        found["%s/%s" % (fields["Name"], tid)] = fields
+    return found
+
+
 def cpu_seconds(pid):
     """Processor time a process has used so far."""
     with open("/proc/%d/stat" % pid) as stat:

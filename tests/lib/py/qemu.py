@@ -293,22 +293,24 @@ done; true""")
         self.socket.close()
 
 
-def guest_arguments(directory, video="virtio", memory=256, append="", usb=True, agent=True):
+def guest_arguments(directory, video="virtio", memory=256, append="", usb=True, agent=True, kernel=True):
     """QEMU's arguments for the test guest, without display and QMP.
 
     video: "std" (bochs, VGA) or "virtio" (virtio-vga: follows window sizes). The agent's socket is
-    DIRECTORY/agent, the serial console goes to DIRECTORY/serial.log.
+    DIRECTORY/agent, the serial console goes to DIRECTORY/serial.log. kernel=False leaves it to the firmware
+    what to start.
     """
-    kernel = os.path.join(GUEST_DIR, "kernel")
-    if not os.path.exists(kernel):
+    image = os.path.join(GUEST_DIR, "kernel")
+    if not os.path.exists(image):
         raise AssertionError("no test guest in %s: run tests/guest/build.sh %s" % (
             GUEST_DIR, GUEST_DIR))
     arguments = ["-machine", "q35,accel=tcg", "-cpu", "max", "-m", str(memory), "-nodefaults",
                  "-no-user-config",
-                 "-kernel", kernel, "-initrd", os.path.join(GUEST_DIR, "initramfs"),
-                 "-append", ("console=ttyS0 console=tty0 quiet loglevel=3 " + append).strip(),
                  "-serial", "file:" + os.path.join(directory, "serial.log"),
                  "-device", {"std": "VGA", "virtio": "virtio-vga"}[video]]
+    if kernel:
+        arguments += ["-kernel", image, "-initrd", os.path.join(GUEST_DIR, "initramfs"),
+                      "-append", ("console=ttyS0 console=tty0 quiet loglevel=3 " + append).strip()]
     if agent:
         arguments += ["-device", "virtio-serial-pci",
                       "-chardev", "socket,id=agent,server=on,wait=off,path=" +

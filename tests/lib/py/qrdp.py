@@ -24,6 +24,14 @@ def binary():
     return max(made, key=os.path.getmtime)
 
 
+def plain_binary():
+    """The program as it is installed, without sanitizers: QRDP_PLAIN_BINARY, or what ./dev build made."""
+    path = os.environ.get("QRDP_PLAIN_BINARY") or os.path.join(qemu.BASE, "build", "src", "qrdp")
+    if not os.path.exists(path):
+        raise AssertionError("no qrdp without sanitizers: run ./dev build, or set QRDP_PLAIN_BINARY")
+    return path
+
+
 def environment(directory):
     """Sanitizers write their reports into directory, where check_clean finds them."""
     asan = "log_path=%s/asan:detect_leaks=1:detect_stack_use_after_return=0" % directory
@@ -64,13 +72,14 @@ class Qrdp:
     """
 
     def __init__(self, directory, run=None, serve=None, credentials=None, options=(), log_level="debug",
-                 ready=60, listen="127.0.0.1:0", qemu_program=None):
+                 ready=60, listen="127.0.0.1:0", qemu_program=None,
+                 program=None):
         os.makedirs(directory, exist_ok=True)
         self.directory = directory
         self.run_dir = os.path.join(directory, "run")
         self.log_path = os.path.join(directory, "qrdp.log")
         self.credentials = credentials or (None, None)
-        argv = [binary(), "run" if run is not None else "serve", "--listen=" + listen, "--print-ready",
+        argv = [program or binary(), "run" if run is not None else "serve", "--listen=" + listen, "--print-ready",
                 "--run-dir=" + self.run_dir, "--log-level=" + log_level]
         if credentials:
             auth = os.path.join(directory, "auth")

@@ -66,11 +66,11 @@ class Rig(unittest.TestCase):
                                       **options))
 
     def run_vm(self, name="vm", video="virtio", extra=(), append="", credentials=(USER, PASSWORD),
-               wait=True, **options):
+               wait=True, kernel=True, memory=256, **options):
         """qrdp run with the test guest; (server, vm): vm has .qmp, .agent and .screen()."""
         directory = self.path(name)
         os.makedirs(directory, exist_ok=True)
-        arguments = qemu.guest_arguments(directory, video, append=append) + [
+        arguments = qemu.guest_arguments(directory, video, memory, append, kernel=kernel) + [
             "-qmp", "unix:%s/qmp2,server=on,wait=off" % directory] + list(extra)
         server = self._server(qrdp.Qrdp(directory, run=arguments, credentials=credentials, **options))
         vm = RunningVm(directory, wait)

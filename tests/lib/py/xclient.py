@@ -11,6 +11,26 @@ from wait import wait_for, wait_still
 XFREERDP = os.environ.get("QRDP_XFREERDP") or "xfreerdp3"
 
 
+class Program:
+    """A stock client's program. argv: what starts it, such as a script that enters another system first.
+
+    freerdp2: it has the command line of FreeRDP 2, which takes only the password through stdin.
+    """
+
+    def __init__(self, argv=(XFREERDP,), freerdp2=False):
+        self.argv, self.freerdp2 = list(argv), freerdp2
+
+    def start(self, options, user, password, log_path, env):
+        """Runs it with these options; no password is ever in the list of processes."""
+        options = list(options) + ["/u:" + (user or "")]
+        if self.freerdp2:
+            argv, text = self.argv + options + ["/d:", "/from-stdin:force"], (password or "") + "\n"
+        else:
+            argv = self.argv + ["/args-from:stdin"]
+            text = "\n".join(options + ["/p:" + (password or "")]) + "\n"
+        return Process(argv, log_path, env=env, stdin_text=text)
+
+
 class Display:
     """An Xvfb on a free display number. Has no window manager: windows are where they are put."""
 
@@ -49,14 +69,14 @@ class Display:
 
 
 class Client:
-    """An unmodified xfreerdp3. Its log is DIRECTORY/NAME.log; credentials go in through stdin.
+    """An unmodified xfreerdp3, or what program says. Its log is DIRECTORY/NAME.log; credentials go in through stdin.
 
     args: more options, such as "/usb:id:1234:5678" or "/gfx:RFX". env: additions to its environment,
     such as standin.Standin(...).env. Use as: connect() or wait_exit(), then the rest, then stop().
     """
 
     def __init__(self, display, directory, address, user=None, password=None, args=(), env=None,
-                 size=(1280, 800), name="client", log_level="INFO"):
+                 size=(1280, 800), name="client", log_level="INFO", program=None):
         os.makedirs(directory, exist_ok=True)
         self.display = display
         self.title = "qrdp-test-%s-%d" % (name, id(self))
@@ -68,14 +88,9 @@ class Client:
                    "/timeout:30000"]
         if size:
             options.append("/size:%dx%d" % size)
-        if user is not None:
-            options += ["/u:" + user, "/p:" + (password or "")]
-        else:
-            options += ["/u:", "/p:"]
         options += list(args)
-        # The whole command line goes through stdin, so that no password is in the list of processes.
-        self.process = Process([XFREERDP, "/args-from:stdin"], os.path.join(directory, name + ".log"),
-                               env=environment, stdin_text="\n".join(options) + "\n")
+        self.process = (program or Program()).start(
+            options, user, password, os.path.join(directory, name + ".log"), environment)
         self.window = None
 
     def log(self):

@@ -1,0 +1,101 @@
+"""A qrdp that is confined: what it cannot do any more, and that it does its work all the same.
+
+The sanitizers cannot live with the sandbox, so these tests run the ordinary build (qrdp.plain_binary()).
+"""
+
+import ctypes
+import os
+import socket
+
+import qrdp
+import standin
+from proc import children, threads
+from rig import USER, Rig
+from wait import wait_for
+
+STEADY = "vt.global_cursor_default=0"
+BY_LANDLOCK = ("open /etc/passwd", "open /proc/1/status", "open /")
+BY_FILTER = ("make a file", "open for writing", "socket", "fork", "kill", "writable code", "execve")
+LANDLOCK_CREATE_RULESET, VERSION = 444, 1
+
+
+def landlock():
+    """The version of this kernel's Landlock, 0 for none."""
+    return max(0, ctypes.CDLL(None).syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), VERSION))
+
+
+def ask(server, request):
+    """One request to the control socket; the answer's first line and the rest."""
+    with socket.socket(socket.AF_UNIX) as control:
+        control.settimeout(60)
+        control.connect(os.path.join(server.run_dir, "control"))
+        control.sendall(request.encode() + b"\n")
+        answer = b"".join(iter(lambda: control.recv(65536), b"")).decode()
+    head, _, rest = answer.partition("\n")
+    return head, rest
+
+
+class SandboxTest(Rig):
+    def check(self, server):
+        """The filter that is there, in the process that serves."""
+        version = landlock()
+        says = ("on (Landlock %d, system call filter)" % version if version else
+                "on in part (no Landlock in this kernel; system call filter)")
+        self.assertIn("sandbox:   " + says, server.status_text())
+        self.assertEqual(server.status()["sandbox"], says)
+        head, rest = ask(server, "sandbox-check")
+        lines = dict(line.split(": ", 1) for line in rest.splitlines())
+        self.assertEqual((head, tuple(lines)), ("ok", (BY_LANDLOCK if version else ()) + BY_FILTER), rest)
+        for what, outcome in lines.items():
+            self.assertIn(outcome, ("Permission denied", "Operation not permitted"), what)
+        self.assertTrue(server.process.alive())
+        self.assertNotIn("keep their rights", server.log())
+        for name, status in threads(server.process.pid).items():
+            self.assertEqual((status["Seccomp"], status["NoNewPrivs"]), ("2", "1"), name)
+            self.assertEqual(int(status["CapEff"], 16) & ~0x24, 0, name)  # read anything, kill
+
+    def test_run(self):
+        """A whole session: keyboard data, codecs, a stick, and everything tidied up at the end."""
+        server, vm = self.run_vm(append=STEADY, program=qrdp.plain_binary())
+        image = self.stick(files=[("file", b"text")])
+        usb = standin.Standin(self.dir, [standin.spec("stick", image=image)])
+        client = self.client(server, args=["/usb:id:1209:0001"], env=usb.env)
+        place = vm.agent.wait_mount()[0]
+        self.assertEqual(vm.agent.shell("cat %s/file" % place), "text")
+        client.wait_pixels(vm.screen)
+        self.check(server)
+        client.stop()
+        # A password changed meanwhile: the store is read again, by its new file.
+        status, _, error = qrdp.run_once(self.dir, "passwd", "--auth-file=" + os.path.join(
+            server.directory, "auth"), USER, stdin="Other-1\n")
+        self.assertEqual(status, 0, error)
+        again = self.client(server, credentials=(USER, "Other-1"))
+        again.wait_pixels(vm.screen)
+        self.assertEqual(server.stop(), 0)
+        self.assertFalse(os.path.exists(server.run_dir), "its folder is left behind")
+
+    def test_serve(self):
+        """qrdp serve may still talk to QMP, for more redirection slots."""
+        machine = self.machine(display="dbus,p2p=yes", append=STEADY)
+        server = self.serve(machine, program=qrdp.plain_binary())
+        image = self.stick(files=[("file", b"text")])
+        usb = standin.Standin(self.dir, [standin.spec("stick", image=image)])
+        self.client(server, args=["/usb:id:1209:0001"], env=usb.env)
+        machine.agent.wait_mount()
+        self.check(server)
+
+    def test_off(self):
+        server, _ = self.run_vm(wait=False, program=qrdp.plain_binary(), options=["--sandbox=off"])
+        self.assertEqual(server.status()["sandbox"], "off (--sandbox=off)")
+        head, rest = ask(server, "sandbox-check")
+        self.assertEqual((head, rest), ("error", "The sandbox is off (--sandbox=off).\n"))
+        found = threads(server.process.pid)
+        self.assertTrue(all(status["Seccomp"] == "0" for status in found.values()))
+
+    def test_qemu_is_not_confined(self):
+        """The machine was started before, with everything its user may do."""
+        server, vm = self.run_vm(wait=False, program=qrdp.plain_binary())
+        pid = wait_for(lambda: children(server.process.pid), 60, "QEMU")[0]
+        for name, status in threads(pid).items():
+            self.assertEqual((status["Seccomp"], status["NoNewPrivs"]), ("0", "0"), name)
+        vm.qmp.command("query-status")

@@ -1,0 +1,698 @@
+/*
+ * Isochronous streams: a guest that sends or expects a packet every millisecond, a client at a
+ * distance, and a device there that plays or records one packet a millisecond and notices when
+ * there is none.
+ */
+#include <glib.h>
+#include <string.h>
+
+#include "fake_guest.h"
+
+#define OUT 0x03
+#define IN 0x84
+#define PER_URB 10
+#define URBS 12
+#define FREERDP                                                                                    \
+    (USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP | USB_QUIRK_EQUAL_ISO_PACKETS)
+#define MAX_URBS 8192u
+
+typedef struct SimUrb {
+    uint32_t id, n_packets;
+    uint64_t arrival;  /* at the client */
+    uint64_t finished; /* there, 0: not yet */
+} SimUrb;
+
+typedef struct Sim {
+    UsbRig *rig;
+    uint64_t trip;          /* us, each way */
+    uint64_t blocked_until; /* nothing passes the network before */
+    SimUrb urbs[MAX_URBS];
+    unsigned n_urbs, playing, returned; /* indices: in order of their ids */
+    uint32_t last_id, at_packet;
+    bool started, dry;
+    unsigned gaps, played;
+    uint32_t lengths[MAX_URBS * 8]; /* of the packets that were played, */
+    uint32_t numbers[MAX_URBS * 8]; /* and the number in them */
+    unsigned sent;
+} Sim;
+
+static const GuestPacket *status_of(UsbRig *r, uint64_t id)
+{
+    usb_rig_run(r);
+    return fake_guest_find(r->guest, usb_redir_iso_stream_status, id);
+}
+
+static void set_alt(UsbRig *r, uint8_t interface, uint8_t alt)
+{
+    uint64_t id = fake_guest_set_alt(r->guest, interface, alt);
+
+    usb_rig_run(r);
+    const GuestPacket *p = fake_guest_find(r->guest, usb_redir_alt_setting_status, id);
+    g_assert_nonnull(p);
+    g_assert_cmpuint(p->status, ==, USB_STATUS_SUCCESS);
+}
+
+/* What has been asked for takes as long as the way there and back. */
+static void travel(UsbRig *r, uint64_t round_trip)
+{
+    r->source->hold = true;
+    usb_rig_run(r);
+    r->now += round_trip;
+    r->source->hold = false;
+    usb_rig_run(r);
+}
+
+static UsbRig *headset(UsbSpeed speed, uint32_t quirks, uint64_t round_trip)
+{
+    UsbRig *r = usb_rig_new(FAKE_HEADSET, speed, quirks);
+
+    usb_rig_run(r);
+    fake_guest_set_configuration(r->guest, 1);
+    travel(r, round_trip);
+    for (uint8_t i = 1; i < 3; i++) {
+        fake_guest_set_alt(r->guest, i, 1);
+        travel(r, round_trip);
+    }
+    g_assert_cmpuint(fake_guest_count(r->guest, usb_redir_alt_setting_status), ==, 2);
+    fake_guest_clear_log(r->guest);
+    return r;
+}
+
+static void finish(UsbRig *r)
+{
+    g_assert_cmpstr(r->source->violation, ==, "");
+    g_assert_cmpuint(r->guest->errors, ==, 0);
+    usb_rig_free(r);
+}
+
+static UsbDeviceStats stats(const UsbRig *r)
+{
+    UsbDeviceStats s;
+
+    usb_device_stats(r->device, &s);
+    return s;
+}
+
+/* A packet of @length bytes that begins with @number. */
+static void send_packet(UsbRig *r, uint32_t number, uint32_t length)
+{
+    uint8_t data[256] = {(uint8_t)number, (uint8_t)(number >> 8), (uint8_t)(number >> 16)};
+
+    for (uint32_t i = 3; i < length; i++)
+        data[i] = (uint8_t)(number * 7 + i);
+    fake_guest_iso_out(r->guest, OUT, data, length);
+    usb_rig_run(r);
+}
+
+static void start_out(UsbRig *r)
+{
+    uint64_t id = fake_guest_start_iso(r->guest, OUT, PER_URB, URBS);
+
+    g_assert_cmpuint(status_of(r, id)->status, ==, USB_STATUS_SUCCESS);
+}
+
+/* ---- the far side ---- */
+
+static Sim *sim_new(UsbRig *r, uint64_t trip)
+{
+    Sim *s = g_new0(Sim, 1);
+
+    s->rig = r;
+    s->trip = trip;
+    return s;
+}
+
+/* New requests set out for the client. */
+static void sim_collect(Sim *s)
+{
+    const FakeSource *f = s->rig->source;
+
+    for (unsigned i = 0; i < f->n_pending; i++) {
+        const UsbRequest *q = &f->pending[i].request;
+
+        if (q->kind != USB_REQUEST_ISO || q->id <= s->last_id)
+            continue;
+        g_assert_cmpuint(s->n_urbs, <, MAX_URBS);
+        s->last_id = q->id;
+        SimUrb *urb = &s->urbs[s->n_urbs++];
+        *urb = (SimUrb){.id = q->id, .n_packets = q->n_packets};
+        urb->arrival = MAX(s->rig->now + s->trip, s->blocked_until);
+    }
+}
+
+static FakeRequest *pending(const Sim *s, uint32_t id, unsigned *index)
+{
+    FakeSource *f = s->rig->source;
+
+    for (unsigned i = 0; i < f->n_pending; i++) {
+        if (f->pending[i].request.id == id) {
+            *index = i;
+            return &f->pending[i];
+        }
+    }
+    return NULL;
+}
+
+static void note_packet(Sim *s, const SimUrb *urb)
+{
+    unsigned index;
+    const FakeRequest *q = pending(s, urb->id, &index);
+    uint32_t at = 0;
+
+    g_assert_nonnull(q);
+    for (uint32_t i = 0; i < s->at_packet; i++)
+        at += q->packets[i].length;
+    if (q->data && q->packets[s->at_packet].length >= 3) {
+        const uint8_t *data = q->data + at;
+
+        s->lengths[s->played] = q->packets[s->at_packet].length;
+        s->numbers[s->played] = data[0] | (uint32_t)data[1] << 8 | (uint32_t)data[2] << 16;
+        for (uint32_t i = 3; i < q->packets[s->at_packet].length; i++)
+            g_assert_cmpuint(data[i], ==, (uint8_t)(s->numbers[s->played] * 7 + i));
+    }
+}
+
+/* The device's next frame. */
+static void sim_frame(Sim *s)
+{
+    SimUrb *urb = &s->urbs[s->playing];
+
+    if (s->playing == s->n_urbs || urb->arrival > s->rig->now) {
+        if (s->started && !s->dry)
+            s->gaps++;
+        s->dry = true;
+        return;
+    }
+    s->started = true;
+    s->dry = false;
+    note_packet(s, urb);
+    s->played++;
+    if (++s->at_packet == urb->n_packets) {
+        s->at_packet = 0;
+        s->playing++;
+        urb->finished = s->rig->now;
+    }
+}
+
+static void sim_return(Sim *s)
+{
+    uint8_t data[8192] = {0};
+    unsigned index;
+
+    while (s->returned < s->playing) {
+        const SimUrb *urb = &s->urbs[s->returned];
+
+        if (MAX(urb->finished + s->trip, s->blocked_until) > s->rig->now)
+            return;
+        s->returned++;
+        const FakeRequest *q = pending(s, urb->id, &index);
+        if (!q)
+            continue;
+        UsbIsoPacket packets[USB_ISO_MAX_PACKETS_PER_URB];
+        memcpy(packets, q->packets, sizeof(packets));
+        fake_source_complete_iso(s->rig->source, index, packets, urb->n_packets, data);
+    }
+}
+
+/* A millisecond passes. */
+static void sim_step(Sim *s)
+{
+    s->rig->now += 1000;
+    usb_device_tick(s->rig->device, s->rig->now);
+    sim_return(s);
+    usb_rig_run(s->rig);
+    sim_collect(s);
+    sim_frame(s);
+}
+
+/* The guest plays @ms packets, one a millisecond; 44.1 kHz has a longer one in ten. */
+static void sim_play(Sim *s, unsigned ms)
+{
+    for (unsigned i = 0; i < ms; i++, s->sent++) {
+        send_packet(s->rig, s->sent, s->sent % 10 == 9 ? 180 : 176);
+        sim_step(s);
+    }
+}
+
+static void check_all_played(const Sim *s)
+{
+    g_assert_cmpuint(s->played, ==, s->sent);
+    for (unsigned i = 0; i < s->played; i++) {
+        g_assert_cmpuint(s->numbers[i], ==, i);
+        g_assert_cmpuint(s->lengths[i], ==, i % 10 == 9 ? 180 : 176);
+    }
+}
+
+static void stop_out(Sim *s)
+{
+    fake_guest_stop_iso(s->rig->guest, OUT);
+    for (unsigned i = 0; i < 1000; i++)
+        sim_step(s);
+}
+
+/* ---- OUT ---- */
+
+static void test_grouping(void)
+{
+    for (int equal = 0; equal < 2; equal++) {
+        UsbRig *r = headset(USB_SPEED_FULL, equal ? FREERDP : 0, 1000);
+        static const uint32_t lengths[] = {176, 176, 180, 176, 0, 0, 196};
+        unsigned n = 0, urbs = 0;
+
+        start_out(r);
+        for (unsigned i = 0; i < 140; i++)
+            send_packet(r, i, lengths[i % 7]);
+        for (unsigned i = 0; i < r->source->n_pending; i++, urbs++) {
+            const FakeRequest *q = &r->source->pending[i];
+            uint32_t sum = 0;
+
+            g_assert_cmpuint(q->request.kind, ==, USB_REQUEST_ISO);
+            g_assert_cmpuint(q->request.endpoint, ==, OUT);
+            g_assert_cmpuint(q->request.n_packets, <=, PER_URB);
+            for (unsigned k = 0; k < q->request.n_packets; k++, n++) {
+                g_assert_cmpuint(q->packets[k].length, ==, lengths[n % 7]);
+                if (q->packets[k].length)
+                    g_assert_cmpuint(q->data[sum], ==, n);
+                if (equal)
+                    g_assert_cmpuint(q->packets[k].length, ==, q->packets[0].length);
+                sum += q->packets[k].length;
+            }
+            g_assert_cmpuint(sum, ==, q->request.length);
+        }
+        g_assert_cmpuint(urbs, ==, equal ? 140 / 7 * 5 - 1 : 14); /* the last may still grow */
+        finish(r);
+    }
+}
+
+static void test_start_up(void)
+{
+    UsbRig *r = headset(USB_SPEED_HIGH, FREERDP, 30000);
+
+    start_out(r);
+    for (unsigned i = 0; i < 89; i++)
+        send_packet(r, i, 192);
+    g_assert_cmpuint(r->source->n_pending, ==, 0);
+    send_packet(r, 89, 192); /* 60 ms and a round trip */
+    g_assert_cmpuint(r->source->n_pending, ==, 9);
+    g_assert_cmpuint(stats(r).iso_out.lead_us, ==, 90000);
+    for (unsigned i = 90; i < 100; i++)
+        send_packet(r, i, 192);
+    g_assert_cmpuint(r->source->n_pending, ==, 10);
+    finish(r);
+}
+
+static void test_distance(void)
+{
+    static const uint64_t trips[] = {0, 2500, 10000, 25000, 100000};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(trips); i++) {
+        UsbRig *r = headset(USB_SPEED_FULL, FREERDP, 2 * trips[i]);
+        Sim *s = sim_new(r, trips[i]);
+
+        start_out(r);
+        sim_play(s, 10000);
+        g_assert_cmpuint(s->gaps, ==, 0);
+        stop_out(s);
+        check_all_played(s);
+        g_assert_cmpuint(stats(r).iso_out.delivered, ==, s->sent);
+        g_assert_cmpuint(stats(r).iso_out.gaps_guest + stats(r).iso_out.gaps_network, ==, 0);
+        g_assert_cmpuint(stats(r).in_flight, ==, 0);
+        finish(r);
+        g_free(s);
+    }
+}
+
+/* A guest that is held up and does not make up for it, as QEMU's xHCI after 4 ms. */
+static void test_guest_gap(void)
+{
+    UsbRig *r = headset(USB_SPEED_FULL, FREERDP, 50000);
+    Sim *s = sim_new(r, 25000);
+
+    start_out(r);
+    for (unsigned round = 1; round <= 5; round++) {
+        sim_play(s, 2000);
+        for (unsigned i = 0; i < 300; i++)
+            sim_step(s);
+        sim_play(s, 500);
+        g_assert_cmpuint(s->gaps, ==, round);
+        g_assert_cmpuint(stats(r).iso_out.gaps_guest, ==, round);
+        g_assert_cmpuint(stats(r).iso_out.gaps_network, ==, 0);
+    }
+    sim_play(s, 2000);
+    for (unsigned i = 0; i < 40; i++) /* the lead covers this one */
+        sim_step(s);
+    sim_play(s, 2000);
+    g_assert_cmpuint(s->gaps, ==, 5);
+    stop_out(s);
+    check_all_played(s);
+    finish(r);
+    g_free(s);
+}
+
+static void test_network_gap(void)
+{
+    UsbRig *r = headset(USB_SPEED_FULL, FREERDP, 50000);
+    Sim *s = sim_new(r, 25000);
+
+    start_out(r);
+    sim_play(s, 2000);
+    s->blocked_until = r->now + 90000; /* the lead covers this one */
+    sim_play(s, 2000);
+    g_assert_cmpuint(s->gaps, ==, 0);
+    s->blocked_until = r->now + 300000;
+    sim_play(s, 2000);
+    g_assert_cmpuint(s->gaps, ==, 1);
+    g_assert_cmpuint(stats(r).iso_out.gaps_network, ==, 1);
+    g_assert_cmpuint(stats(r).iso_out.gaps_guest, ==, 0);
+    stop_out(s);
+    check_all_played(s);
+    finish(r);
+    g_free(s);
+}
+
+/* A beep that is shorter than what is collected at first; the setting waits for its end. */
+static void test_beep(void)
+{
+    UsbRig *r = headset(USB_SPEED_FULL, FREERDP, 50000);
+    Sim *s = sim_new(r, 25000);
+
+    start_out(r);
+    sim_play(s, 25);
+    g_assert_cmpuint(s->played, ==, 0);
+    uint64_t stop = fake_guest_stop_iso(r->guest, OUT);
+    g_assert_cmpuint(status_of(r, stop)->status, ==, USB_STATUS_SUCCESS);
+    uint64_t alt = fake_guest_set_alt(r->guest, 1, 0);
+    for (unsigned i = 0; i < 60; i++)
+        sim_step(s);
+    g_assert_cmpuint(s->played, ==, 25);
+    for (unsigned i = 0; i < 100; i++)
+        sim_step(s);
+    check_all_played(s);
+    g_assert_cmpuint(fake_guest_find(r->guest, usb_redir_alt_setting_status, alt)->status, ==, 0);
+    finish(r);
+    g_free(s);
+}
+
+/* The client never says that it is done: the guest's next setting does not wait for ever. */
+static void test_drain_limit(void)
+{
+    UsbRig *r = headset(USB_SPEED_FULL, FREERDP, 1000);
+
+    start_out(r);
+    for (unsigned i = 0; i < 100; i++)
+        send_packet(r, i, 192);
+    fake_guest_stop_iso(r->guest, OUT);
+    uint64_t alt = fake_guest_set_alt(r->guest, 1, 0);
+    usb_rig_wait(r, USB_ISO_DRAIN_US - 1);
+    g_assert_null(fake_guest_find(r->guest, usb_redir_alt_setting_status, alt));
+    usb_rig_wait(r, 1);
+    g_assert_cmpuint(fake_guest_find(r->guest, usb_redir_alt_setting_status, alt)->status, ==, 0);
+    g_assert_cmpuint(stats(r).in_flight, ==, 0);
+    g_assert_cmpuint(stats(r).iso_out.dropped, ==, 100);
+    finish(r);
+}
+
+/* A guest's clock that is 20 % fast: the delay is bounded, and what is played stays in order. */
+static void test_too_fast(void)
+{
+    UsbRig *r = headset(USB_SPEED_FULL, FREERDP, 10000);
+    Sim *s = sim_new(r, 5000);
+
+    start_out(r);
+    for (unsigned i = 0; i < 8000; i++, s->sent++) {
+        send_packet(r, s->sent, 176);
+        if (i % 5 == 0)
+            continue;
+        sim_step(s);
+        g_assert_cmpuint(s->sent - stats(r).iso_out.dropped - s->played, <=,
+                         (USB_ISO_MAX_LEAD_US + USB_ISO_MAX_EXCESS_US) / 1000 + 2 * PER_URB);
+    }
+    g_assert_cmpuint(stats(r).iso_out.dropped, >, 500);
+    g_assert_cmpuint(s->gaps, ==, 0);
+    for (unsigned i = 1; i < s->played; i++)
+        g_assert_cmpuint(s->numbers[i], >, s->numbers[i - 1]);
+    finish(r);
+    g_free(s);
+}
+
+/* A client that takes requests and answers none. */
+static void test_deaf_client(void)
+{
+    UsbRig *r = headset(USB_SPEED_FULL, FREERDP, 10000);
+
+    start_out(r);
+    for (unsigned i = 0; i < 20000; i++) {
+        send_packet(r, i, i % 2 ? 176 : 180); /* one request each */
+        r->now += 1000;
+        usb_device_tick(r->device, r->now);
+        g_assert_cmpuint(stats(r).in_flight, <=, USB_ISO_MAX_REQUESTS);
+        if (fake_guest_find(r->guest, usb_redir_iso_stream_status, 0))
+            break; /* it was given up */
+    }
+    g_assert_cmpuint(fake_guest_count(r->guest, usb_redir_iso_stream_status), >, 0);
+    finish(r);
+}
+
+static void test_out_errors(void)
+{
+    UsbRig *r = headset(USB_SPEED_FULL, FREERDP, 1000);
+    UsbIsoPacket packets[PER_URB] = {{.length = 192}};
+
+    start_out(r);
+    for (unsigned i = 0; i < 200; i++)
+        send_packet(r, i, 192);
+    fake_guest_clear_log(r->guest);
+    packets[3].status = USB_STATUS_IOERROR;
+    fake_source_complete_iso(r->source, 0, packets, PER_URB, NULL);
+    usb_rig_run(r);
+    g_assert_cmpuint(r->guest->n_log, ==, 1);
+    g_assert_cmpint(r->guest->log[0].type, ==, usb_redir_iso_stream_status);
+    g_assert_cmpuint(r->guest->log[0].status, ==, USB_STATUS_IOERROR);
+    g_assert_cmpuint(stats(r).iso_out.failed, ==, 1);
+    g_assert_cmpuint(stats(r).iso_out.delivered, ==, 9);
+    fake_guest_clear_log(r->guest);
+    for (unsigned i = 0; i < 8; i++)
+        fake_source_complete(r->source, 0, USB_STATUS_IOERROR, NULL, 0, false);
+    usb_rig_run(r);
+    g_assert_cmpuint(r->guest->log[r->guest->n_log - 1].status, ==, USB_STATUS_STALL);
+    g_assert_cmpuint(stats(r).in_flight, ==, 0);
+    send_packet(r, 0, 192); /* no stream, no harm */
+    start_out(r);
+    finish(r);
+}
+
+static void test_flush(void)
+{
+    UsbRig *r = headset(USB_SPEED_FULL, FREERDP, 1000);
+
+    start_out(r);
+    for (unsigned i = 0; i < 3; i++)
+        send_packet(r, i, 192);
+    usb_rig_wait(r, USB_ISO_FLUSH_US - 1);
+    g_assert_cmpuint(r->source->n_pending, ==, 0);
+    usb_rig_wait(r, 1);
+    g_assert_cmpuint(r->source->n_pending, ==, 1);
+    g_assert_cmpuint(r->source->pending[0].request.n_packets, ==, 3);
+    finish(r);
+}
+
+static void test_refused(void)
+{
+    static const uint8_t bad[][3] = {{OUT, 0, 1},   {OUT, 33, 1},  {OUT, 10, 17},
+                                     {0x83, 10, 6}, {0x04, 10, 6}, {0x81, 10, 6}};
+    UsbRig *r = headset(USB_SPEED_FULL, FREERDP, 1000);
+
+    for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
+        uint64_t id = fake_guest_start_iso(r->guest, bad[i][0], bad[i][1], bad[i][2]);
+        g_assert_cmpuint(status_of(r, id)->status, ==, USB_STATUS_STALL);
+    }
+    send_packet(r, 0, 192);
+    start_out(r);
+    fake_guest_clear_log(r->guest);
+    uint8_t large[200] = {0};
+    fake_guest_iso_out(r->guest, OUT, large, 197);
+    usb_rig_run(r);
+    g_assert_cmpuint(r->guest->log[0].status, ==, USB_STATUS_INVAL);
+    set_alt(r, 2, 0);
+    uint64_t id = fake_guest_start_iso(r->guest, IN, 10, 6);
+    g_assert_cmpuint(status_of(r, id)->status, ==, USB_STATUS_STALL);
+    finish(r);
+}
+
+static void test_reset(void)
+{
+    UsbRig *r = headset(USB_SPEED_FULL, FREERDP, 1000);
+
+    start_out(r);
+    fake_guest_start_iso(r->guest, IN, 10, 6);
+    for (unsigned i = 0; i < 100; i++)
+        send_packet(r, i, 192);
+    fake_guest_clear_log(r->guest);
+    fake_guest_reset(r->guest);
+    usb_rig_run(r);
+    g_assert_cmpuint(fake_guest_count(r->guest, usb_redir_iso_stream_status), ==, 2);
+    g_assert_cmpuint(stats(r).in_flight, ==, 0);
+    usb_rig_enumerate(r);
+    set_alt(r, 1, 1);
+    start_out(r);
+    for (unsigned i = 0; i < 100; i++)
+        send_packet(r, i, 192);
+    g_assert_cmpuint(r->source->n_pending, >, 5);
+    fake_source_unplug(r->source);
+    usb_rig_run(r);
+    finish(r);
+}
+
+/* ---- IN ---- */
+
+static unsigned start_in(UsbRig *r)
+{
+    uint64_t id = fake_guest_start_iso(r->guest, IN, PER_URB, 6);
+
+    g_assert_cmpuint(status_of(r, id)->status, ==, USB_STATUS_SUCCESS);
+    return fake_source_count(r->source, IN);
+}
+
+static void test_in_packets(void)
+{
+    UsbRig *r = headset(USB_SPEED_FULL, FREERDP, 50000);
+    uint8_t data[PER_URB * 196];
+    UsbIsoPacket packets[PER_URB];
+    unsigned window = start_in(r);
+
+    g_assert_cmpuint(window, ==, 17); /* 60 + 2 * 50 ms in 10 ms, and one */
+    for (unsigned i = 0; i < PER_URB; i++)
+        packets[i] = (UsbIsoPacket){.length = 90 + i};
+    packets[2].status = USB_STATUS_IOERROR;
+    packets[2].length = 0;
+    packets[5].length = 0;
+    for (unsigned i = 0, at = 0; i < PER_URB; at += packets[i++].length)
+        memset(data + at, (int)i, packets[i].length);
+    fake_guest_clear_log(r->guest);
+    g_assert_cmpuint(r->source->pending[0].request.length, ==, PER_URB * 196);
+    g_assert_cmpuint(r->source->pending[0].packets[9].length, ==, 196);
+    fake_source_complete_iso(r->source, 0, packets, PER_URB, data);
+    usb_rig_run(r);
+    g_assert_cmpuint(r->guest->n_log, ==, PER_URB);
+    for (unsigned i = 0; i < PER_URB; i++) {
+        const GuestPacket *p = &r->guest->log[i];
+
+        g_assert_cmpint(p->type, ==, usb_redir_iso_packet);
+        g_assert_cmpuint(p->id, ==, i);
+        g_assert_cmpuint(p->status, ==, packets[i].status);
+        g_assert_cmpuint(p->length, ==, packets[i].length);
+        for (uint32_t k = 0; k < p->length; k++)
+            g_assert_cmpuint(p->data[k], ==, i);
+    }
+    g_assert_cmpuint(fake_source_count(r->source, IN), ==, window);
+
+    /* given up by the client without harm: asked for again, and the guest hears nothing */
+    fake_guest_clear_log(r->guest);
+    fake_source_complete(r->source, 0, USB_STATUS_TIMEOUT, NULL, 0, true);
+    usb_rig_run(r);
+    g_assert_cmpuint(r->guest->n_log, ==, 0);
+    g_assert_cmpuint(fake_source_count(r->source, IN), ==, window);
+
+    /* failed as a whole: each of its times has passed */
+    fake_source_complete(r->source, 0, USB_STATUS_IOERROR, NULL, 0, false);
+    usb_rig_run(r);
+    g_assert_cmpuint(fake_guest_count(r->guest, usb_redir_iso_packet), ==, PER_URB);
+    g_assert_cmpuint(r->guest->log[4].status, ==, USB_STATUS_IOERROR);
+    for (unsigned i = 0; i < 7; i++)
+        fake_source_complete(r->source, 0, USB_STATUS_IOERROR, NULL, 0, false);
+    usb_rig_run(r);
+    g_assert_nonnull(fake_guest_find(r->guest, usb_redir_iso_stream_status, 0));
+    g_assert_cmpuint(stats(r).in_flight, ==, 0);
+
+    g_assert_cmpuint(start_in(r), ==, window);
+    uint64_t id = fake_guest_stop_iso(r->guest, IN);
+    g_assert_cmpuint(status_of(r, id)->status, ==, USB_STATUS_SUCCESS);
+    g_assert_cmpuint(stats(r).in_flight, ==, 0);
+    finish(r);
+}
+
+static void test_in_distance(void)
+{
+    static const uint64_t trips[] = {0, 2500, 25000, 60000};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(trips); i++) {
+        UsbRig *r = headset(USB_SPEED_FULL, FREERDP, 2 * trips[i]);
+        Sim *s = sim_new(r, trips[i]);
+        unsigned window = start_in(r);
+
+        for (unsigned ms = 0; ms < 5000; ms++)
+            sim_step(s);
+        g_assert_cmpuint(s->gaps, ==, 0);
+        g_assert_cmpuint(stats(r).iso_in.gaps_network, ==, 0);
+        s->blocked_until = r->now + 500000;
+        for (unsigned ms = 0; ms < 5000; ms++)
+            sim_step(s);
+        g_assert_cmpuint(s->gaps, ==, 1);
+        g_assert_cmpuint(stats(r).iso_in.gaps_network, ==, 1);
+        g_assert_cmpuint(fake_source_count(r->source, IN), >, window);
+        g_assert_cmpuint(stats(r).iso_in.delivered, >, 9000);
+        finish(r);
+        g_free(s);
+    }
+}
+
+/* QEMU does not read: nothing is asked for, and nothing piles up. */
+static void test_in_paused(void)
+{
+    UsbRig *r = headset(USB_SPEED_FULL, FREERDP, 1000);
+    Sim *s = sim_new(r, 500);
+
+    start_in(r);
+    r->blocked = true;
+    for (unsigned ms = 0; ms < 5000; ms++)
+        sim_step(s);
+    g_assert_cmpuint(fake_source_count(r->source, IN), ==, 0);
+    unsigned sent = (unsigned)stats(r).iso_in.packets;
+    g_assert_cmpuint(sent, <, 1300);
+    r->blocked = false;
+    usb_device_guest_writable(r->device);
+    for (unsigned ms = 0; ms < 1000; ms++)
+        sim_step(s);
+    g_assert_cmpuint(stats(r).iso_in.packets, >=, sent + 900);
+    finish(r);
+    g_free(s);
+}
+
+/* Both directions, and a control request in between. */
+static void test_both(void)
+{
+    UsbRig *r = headset(USB_SPEED_HIGH, FREERDP, 20000);
+
+    start_out(r);
+    start_in(r);
+    for (unsigned i = 0; i < 100; i++)
+        send_packet(r, i, 192);
+    g_assert_cmpuint(fake_source_count(r->source, OUT), ==, 10);
+    uint64_t id = fake_guest_control(r->guest, 0x80, 0, 0, 0, 2, NULL);
+    usb_rig_run(r);
+    g_assert_nonnull(fake_guest_find(r->guest, usb_redir_control_packet, id));
+    finish(r);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/usb-iso/out/grouping", test_grouping);
+    g_test_add_func("/usb-iso/out/start-up", test_start_up);
+    g_test_add_func("/usb-iso/out/distance", test_distance);
+    g_test_add_func("/usb-iso/out/guest-gap", test_guest_gap);
+    g_test_add_func("/usb-iso/out/network-gap", test_network_gap);
+    g_test_add_func("/usb-iso/out/beep", test_beep);
+    g_test_add_func("/usb-iso/out/drain-limit", test_drain_limit);
+    g_test_add_func("/usb-iso/out/too-fast", test_too_fast);
+    g_test_add_func("/usb-iso/out/deaf-client", test_deaf_client);
+    g_test_add_func("/usb-iso/out/errors", test_out_errors);
+    g_test_add_func("/usb-iso/out/flush", test_flush);
+    g_test_add_func("/usb-iso/refused", test_refused);
+    g_test_add_func("/usb-iso/reset", test_reset);
+    g_test_add_func("/usb-iso/in/packets", test_in_packets);
+    g_test_add_func("/usb-iso/in/distance", test_in_distance);
+    g_test_add_func("/usb-iso/in/paused", test_in_paused);
+    g_test_add_func("/usb-iso/both", test_both);
+    return g_test_run();
+}

@@ -1,0 +1,613 @@
+/*
+ * A UsbDevice whose client goes away and comes back: what the guest gets, and what the device sees.
+ */
+#include <glib.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fake_guest.h"
+
+#define FREERDP (USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP)
+#define STICK_IN 0x81
+#define STICK_OUT 0x02
+#define SECOND 1000000u
+
+static void check_clean(const UsbRig *r)
+{
+    g_assert_cmpstr(r->source->violation, ==, "");
+    g_assert_cmpuint(r->source->violations, ==, 0);
+    g_assert_cmpuint(r->guest->errors, ==, 0);
+}
+
+static void end(UsbRig *r)
+{
+    check_clean(r);
+    usb_rig_free(r);
+}
+
+static const GuestPacket *answer(UsbRig *r, int type, uint64_t id, UsbStatus status)
+{
+    usb_rig_run(r);
+    const GuestPacket *p = fake_guest_find(r->guest, type, id);
+    g_assert_nonnull(p);
+    g_assert_cmpuint(p->status, ==, status);
+    unsigned n = 0;
+    for (unsigned i = 0; i < r->guest->n_log; i++)
+        n += r->guest->log[i].type == type && r->guest->log[i].id == id;
+    g_assert_cmpuint(n, ==, 1);
+    return p;
+}
+
+static const GuestPacket *bulk(UsbRig *r, uint64_t id, UsbStatus status)
+{
+    return answer(r, usb_redir_bulk_packet, id, status);
+}
+
+/* ---- Bulk-Only Transport as a guest speaks it ---- */
+
+static uint64_t command(UsbRig *r, uint32_t length, bool in, const uint8_t *block, uint8_t len)
+{
+    uint8_t cbw[31] = {'U', 'S', 'B', 'C', 1, 2, 3, 4};
+
+    for (int i = 0; i < 4; i++)
+        cbw[8 + i] = (uint8_t)(length >> (8 * i));
+    cbw[12] = in ? 0x80 : 0;
+    cbw[14] = len;
+    memcpy(cbw + 15, block, len);
+    return fake_guest_bulk_out(r->guest, STICK_OUT, cbw, 31);
+}
+
+static uint8_t read_in(UsbRig *r, uint32_t length, const uint8_t *block, uint8_t len)
+{
+    bulk(r, command(r, length, true, block, len), USB_STATUS_SUCCESS);
+    uint64_t data = fake_guest_bulk_in(r->guest, STICK_IN, length);
+    usb_rig_run(r);
+    const GuestPacket *p = fake_guest_find(r->guest, usb_redir_bulk_packet, data);
+    g_assert_nonnull(p);
+    if (p->status == USB_STATUS_STALL) {
+        uint64_t clear = fake_guest_control(r->guest, 0x02, 1, 0, STICK_IN, 0, NULL);
+        answer(r, usb_redir_control_packet, clear, USB_STATUS_SUCCESS);
+    }
+    p = bulk(r, fake_guest_bulk_in(r->guest, STICK_IN, 13), USB_STATUS_SUCCESS);
+    g_assert_cmpuint(p->length, ==, 13);
+    return p->data[12];
+}
+
+static const uint8_t inquiry[6] = {0x12, 0, 0, 0, 36, 0};
+static const uint8_t capacity[10] = {0x25};
+
+static void write_sector(UsbRig *r, uint8_t lba, UsbStatus status)
+{
+    const uint8_t block[10] = {0x2a, 0, 0, 0, 0, lba, 0, 0, 1, 0};
+    uint8_t bytes[FAKE_BLOCK];
+
+    memset(bytes, lba, sizeof(bytes));
+    uint64_t cbw = command(r, FAKE_BLOCK, false, block, 10);
+    uint64_t data = fake_guest_bulk_out(r->guest, STICK_OUT, bytes, sizeof(bytes));
+    uint64_t csw = fake_guest_bulk_in(r->guest, STICK_IN, 13);
+    bulk(r, cbw, status);
+    bulk(r, data, status);
+    bulk(r, csw, status);
+    if (status == USB_STATUS_SUCCESS)
+        g_assert_cmpuint(r->source->disk[lba * FAKE_BLOCK + 100], ==, lba);
+}
+
+/* A stick whose medium the guest knows. */
+static UsbRig *stick(void)
+{
+    UsbRig *r = usb_rig_new(FAKE_STICK, USB_SPEED_HIGH, FREERDP);
+
+    usb_rig_enumerate(r);
+    g_assert_cmpuint(read_in(r, 36, inquiry, 6), ==, 0);
+    g_assert_cmpuint(read_in(r, 8, capacity, 10), ==, 0);
+    fake_guest_clear_log(r->guest);
+    return r;
+}
+
+/* ---- going and coming ---- */
+
+static bool suspendable(const UsbRig *r)
+{
+    const char *why;
+    bool can = usb_device_can_suspend(r->device, &why);
+
+    g_assert_true(can == !why);
+    return can;
+}
+
+static void suspend(UsbRig *r)
+{
+    g_assert_true(suspendable(r));
+    usb_device_suspend(r->device);
+    g_assert_true(usb_device_is_suspended(r->device));
+    g_assert_null(r->source->base.sink);
+    g_assert_false(usb_device_wants_guest_bytes(r->device));
+    g_assert_cmpuint(usb_device_deadline(r->device), ==, UINT64_MAX);
+    while (usb_device_has_guest_bytes(r->device))
+        usb_device_guest_writable(r->device);
+}
+
+/* The same stick in a fresh connection. */
+static FakeSource *back(UsbRig *r)
+{
+    FakeSource *old = r->source;
+    FakeSource *f = fake_source_new(old->kind, old->speed);
+
+    f->base.quirks = old->base.quirks;
+    memcpy(f->config_raw, old->config_raw, sizeof(f->config_raw));
+    if (old->disk)
+        memcpy(f->disk, old->disk, FAKE_BLOCKS * FAKE_BLOCK);
+    f->phase = old->phase; /* the device itself has not been reset */
+    f->halted_in = old->halted_in;
+    f->halted_out = old->halted_out;
+    check_clean(r);
+    fake_source_free(old);
+    r->source = f;
+    return f;
+}
+
+typedef struct Outcome {
+    bool done;
+    char error[160];
+    UsbReplay *replay;
+} Outcome;
+
+static void on_done(void *user, const char *error)
+{
+    Outcome *o = user;
+
+    g_assert_false(o->done);
+    o->done = true;
+    g_strlcpy(o->error, error ? error : "", sizeof(o->error));
+    usb_replay_free(g_steal_pointer(&o->replay)); /* it may be freed from here */
+}
+
+/* Replays for at most @us; what it said, NULL if it is not done. */
+static Outcome replay(UsbRig *r, uint64_t us)
+{
+    Outcome o = {0};
+    uint64_t until = r->now + us;
+
+    o.replay = usb_replay_new(r->device, &r->source->base, r->now, on_done, &o);
+    while (!o.done && r->now < until) {
+        uint64_t next = usb_replay_deadline(o.replay);
+
+        r->now = MAX(r->now, MIN(next, until));
+        usb_replay_tick(o.replay, r->now);
+        if (!o.done)
+            fake_source_run(r->source);
+    }
+    usb_replay_free(g_steal_pointer(&o.replay));
+    return o;
+}
+
+static void resume(UsbRig *r)
+{
+    Outcome o = replay(r, SECOND);
+
+    g_assert_true(o.done);
+    g_assert_cmpstr(o.error, ==, "");
+    usb_device_resume(r->device, &r->source->base, r->now);
+    g_assert_false(usb_device_is_suspended(r->device));
+}
+
+static void refuses(UsbRig *r, const char *word)
+{
+    Outcome o = replay(r, 60 * (uint64_t)SECOND);
+
+    g_assert_true(o.done);
+    g_assert_nonnull(strstr(o.error, word));
+    g_assert_true(usb_device_is_suspended(r->device));
+}
+
+/* ---- tests ---- */
+
+static void test_in_flight(void)
+{
+    UsbRig *r = stick();
+    static uint8_t bytes[USB_OUT_CHUNK_BYTES * 2];
+
+    r->source->hold = true;
+    uint64_t in = fake_guest_bulk_in(r->guest, STICK_IN, 4096);
+    uint64_t in2 = fake_guest_bulk_in(r->guest, STICK_IN, 13);
+    uint64_t out = fake_guest_bulk_out(r->guest, STICK_OUT, bytes, sizeof(bytes));
+    uint64_t control = fake_guest_control(r->guest, 0xa1, 0xfe, 0, 0, 1, NULL);
+    uint64_t second = fake_guest_control(r->guest, 0x80, 0, 0, 0, 2, NULL);
+    usb_rig_run(r);
+    unsigned submitted = r->source->submitted;
+    suspend(r);
+    bulk(r, in, USB_STATUS_IOERROR);
+    bulk(r, in2, USB_STATUS_IOERROR);
+    bulk(r, out, USB_STATUS_IOERROR);
+    answer(r, usb_redir_control_packet, control, USB_STATUS_IOERROR);
+    answer(r, usb_redir_control_packet, second, USB_STATUS_IOERROR);
+    g_assert_cmpuint(r->source->submitted, ==, submitted);
+    UsbDeviceStats stats;
+    usb_device_stats(r->device, &stats);
+    g_assert_cmpuint(stats.in_flight, ==, 0);
+
+    /* A result that had come before an earlier one is not thrown away. */
+    back(r);
+    resume(r);
+    write_sector(r, 1, USB_STATUS_SUCCESS);
+    end(r);
+}
+
+static void test_result_kept(void)
+{
+    UsbRig *r = stick();
+
+    r->source->hold = true;
+    uint64_t first = fake_guest_bulk_in(r->guest, STICK_IN, 512);
+    uint64_t second = fake_guest_bulk_in(r->guest, STICK_IN, 64);
+    usb_rig_run(r);
+    fake_source_complete(r->source, 1, USB_STATUS_SUCCESS, "result", 6, false);
+    suspend(r);
+    bulk(r, first, USB_STATUS_IOERROR);
+    g_assert_cmpuint(bulk(r, second, USB_STATUS_SUCCESS)->length, ==, 6);
+    end(r);
+}
+
+static void test_held(void)
+{
+    UsbRig *r = stick();
+
+    suspend(r);
+    const uint8_t block[10] = {0x2a, 0, 0, 0, 0, 7, 0, 0, 1, 0};
+    uint8_t bytes[FAKE_BLOCK];
+    memset(bytes, 7, sizeof(bytes));
+    uint64_t cbw = command(r, FAKE_BLOCK, false, block, 10);
+    uint64_t data = fake_guest_bulk_out(r->guest, STICK_OUT, bytes, sizeof(bytes));
+    uint64_t csw = fake_guest_bulk_in(r->guest, STICK_IN, 13);
+    usb_rig_wait(r, 9 * SECOND);
+    g_assert_cmpuint(r->guest->n_log, ==, 0);
+
+    back(r);
+    resume(r);
+    g_assert_cmpuint(r->source->writes, ==, 0); /* the replay writes nothing */
+    bulk(r, cbw, USB_STATUS_SUCCESS);
+    bulk(r, data, USB_STATUS_SUCCESS);
+    bulk(r, csw, USB_STATUS_SUCCESS);
+    g_assert_cmpuint(r->source->writes, ==, 1);
+    g_assert_cmpuint(r->source->disk[7 * FAKE_BLOCK], ==, 7);
+    g_assert_cmpuint(r->source->bulk_resets, ==, 1);
+    g_assert_cmpuint(r->source->clear_halts, ==, 2);
+    end(r);
+}
+
+/* A write is cut off between command and data: the guest is told, the device never sees the data
+ * as a command, and nothing is written that the guest does not write again. */
+static void test_cut_command(void)
+{
+    UsbRig *r = stick();
+    const uint8_t block[10] = {0x2a, 0, 0, 0, 0, 9, 0, 0, 1, 0};
+    uint8_t bytes[FAKE_BLOCK];
+
+    memset(bytes, 9, sizeof(bytes));
+    bulk(r, command(r, FAKE_BLOCK, false, block, 10), USB_STATUS_SUCCESS);
+    r->source->hold = true;
+    uint64_t data = fake_guest_bulk_out(r->guest, STICK_OUT, bytes, sizeof(bytes));
+    usb_rig_run(r);
+    suspend(r);
+    bulk(r, data, USB_STATUS_IOERROR);
+    g_assert_cmpint(r->source->phase, ==, FAKE_DATA_OUT);
+
+    /* xHCI repeats a transfer that failed, then the driver asks for the status. */
+    uint64_t again = fake_guest_bulk_out(r->guest, STICK_OUT, bytes, sizeof(bytes));
+    uint64_t csw = fake_guest_bulk_in(r->guest, STICK_IN, 13);
+    back(r);
+    resume(r);
+    bulk(r, again, USB_STATUS_STALL);
+    bulk(r, csw, USB_STATUS_STALL);
+    g_assert_cmpuint(r->source->disk[9 * FAKE_BLOCK], ==, 0);
+    g_assert_cmpint(r->source->phase, ==, FAKE_CBW);
+
+    /* The driver recovers: it resets the port, configures, and writes again. */
+    fake_guest_reset(r->guest);
+    answer(r, usb_redir_configuration_status, fake_guest_set_configuration(r->guest, 1),
+           USB_STATUS_SUCCESS);
+    write_sector(r, 9, USB_STATUS_SUCCESS);
+    g_assert_cmpuint(r->source->writes, ==, 1);
+    end(r);
+}
+
+static void test_reset_meanwhile(void)
+{
+    UsbRig *r = stick();
+
+    suspend(r);
+    uint64_t csw = fake_guest_bulk_in(r->guest, STICK_IN, 13);
+    fake_guest_cancel(r->guest, csw);
+    fake_guest_reset(r->guest);
+    uint64_t set = fake_guest_set_configuration(r->guest, 1);
+    usb_rig_wait(r, 5 * SECOND);
+    g_assert_cmpuint(r->guest->n_log, ==, 0);
+    back(r);
+    resume(r);
+    bulk(r, csw, USB_STATUS_STALL);
+    answer(r, usb_redir_configuration_status, set, USB_STATUS_SUCCESS);
+    write_sector(r, 3, USB_STATUS_SUCCESS);
+    end(r);
+}
+
+static void test_attention(void)
+{
+    UsbRig *r = stick();
+
+    suspend(r);
+    back(r)->attention = 0x29; /* FreeRDP has reset it when it let go of it */
+    resume(r);
+    write_sector(r, 1, USB_STATUS_SUCCESS);
+    suspend(r); /* and again */
+    back(r);
+    resume(r);
+    write_sector(r, 2, USB_STATUS_SUCCESS);
+    suspend(r);
+    back(r)->attention = 0x28; /* another medium, perhaps */
+    refuses(r, "medium");
+    end(r);
+}
+
+static void test_other_medium(void)
+{
+    UsbRig *r = stick();
+
+    suspend(r);
+    back(r)->blocks = FAKE_BLOCKS - 1;
+    refuses(r, "size");
+    back(r)->no_medium = true;
+    refuses(r, "medium");
+    snprintf(back(r)->name, 17, "OTHER STICK     ");
+    refuses(r, "name");
+    g_assert_cmpuint(r->source->writes, ==, 0);
+    back(r); /* the right one after all */
+    resume(r);
+    write_sector(r, 1, USB_STATUS_SUCCESS);
+    end(r);
+}
+
+static void test_replay_fails(void)
+{
+    UsbRig *r = stick();
+
+    suspend(r);
+    back(r)->hold = true;
+    uint64_t before = r->now;
+    refuses(r, "in time");
+    g_assert_cmpuint(r->now - before, <=, 25 * SECOND);
+    back(r)->refuse = true;
+    refuses(r, "does not take requests");
+    back(r)->fail_select = true;
+    refuses(r, "configured");
+    back(r)->mute_control = true;
+    refuses(r, "in time");
+    back(r)->stall_in = 20;
+    refuses(r, "does not answer");
+
+    Outcome o = {0};
+    back(r);
+    o.replay = usb_replay_new(r->device, &r->source->base, r->now, on_done, &o);
+    usb_replay_tick(o.replay, r->now);
+    fake_source_unplug(r->source);
+    g_assert_true(o.done);
+    g_assert_cmpstr(o.error, ==, "it was unplugged");
+
+    back(r);
+    o = (Outcome){0};
+    o.replay = usb_replay_new(r->device, &r->source->base, r->now, on_done, &o);
+    usb_replay_tick(o.replay, r->now);
+    usb_replay_free(o.replay); /* the client is away again in mid-replay */
+    g_assert_false(o.done);
+    g_assert_null(r->source->base.sink);
+    g_assert_cmpuint(r->source->cancels, ==, 1);
+    end(r);
+}
+
+static void test_keyboard(void)
+{
+    UsbRig *r = usb_rig_new(FAKE_KEYBOARD, USB_SPEED_FULL, FREERDP);
+
+    usb_rig_enumerate(r);
+    answer(r, usb_redir_interrupt_receiving_status, fake_guest_start_interrupt(r->guest, 0x81),
+           USB_STATUS_SUCCESS);
+    fake_source_key(r->source, 4);
+    usb_rig_run(r);
+    g_assert_cmpuint(fake_guest_count(r->guest, usb_redir_interrupt_packet), ==, 1);
+    unsigned window = fake_source_count(r->source, 0x81);
+    g_assert_cmpuint(window, >, 0);
+    fake_guest_clear_log(r->guest);
+
+    suspend(r);
+    g_assert_cmpuint(fake_guest_count(r->guest, usb_redir_interrupt_packet), ==, 1);
+    const GuestPacket *p = fake_guest_find(r->guest, usb_redir_interrupt_packet, 1);
+    g_assert_nonnull(p);
+    g_assert_cmpuint(p->status, ==, USB_STATUS_IOERROR);
+    fake_guest_clear_log(r->guest);
+
+    back(r);
+    resume(r);
+    g_assert_cmpuint(r->source->selects, ==, 1);
+    g_assert_cmpuint(fake_source_count(r->source, 0x81), ==, window);
+    fake_source_key(r->source, 5);
+    usb_rig_run(r);
+    p = fake_guest_find(r->guest, usb_redir_interrupt_packet, 2);
+    g_assert_nonnull(p);
+    g_assert_cmpuint(p->status, ==, USB_STATUS_SUCCESS);
+    g_assert_cmpuint(p->data[2], ==, 5);
+    end(r);
+}
+
+/* A device of no class with two settings. */
+static void test_alternate_setting(void)
+{
+    FakeSource *f = fake_source_new(FAKE_STICK, USB_SPEED_SUPER);
+
+    for (unsigned i = 0; i + 9 < f->config_len; i += f->config_raw[i])
+        if (f->config_raw[i + 1] == 4)
+            f->config_raw[i + 5] = 0xff;
+    UsbRig *r = usb_rig_with(f, FREERDP);
+    usb_rig_enumerate(r);
+    answer(r, usb_redir_alt_setting_status, fake_guest_set_alt(r->guest, 0, 1), USB_STATUS_SUCCESS);
+    suspend(r);
+    back(r);
+    resume(r);
+    g_assert_cmpuint(r->source->alt[0], ==, 1);
+    g_assert_cmpuint(r->source->selects, ==, 1);
+    g_assert_cmpuint(r->source->bulk_resets, ==, 0);
+    g_assert_cmpuint(r->source->commands, ==, 0);
+    answer(r, usb_redir_alt_setting_status, fake_guest_set_alt(r->guest, 0, 0), USB_STATUS_SUCCESS);
+    g_assert_cmpuint(r->source->alt[0], ==, 0);
+    suspend(r);
+    back(r);
+    resume(r);
+    g_assert_cmpuint(r->source->alt[0], ==, 0);
+    end(r);
+
+    r = usb_rig_new(FAKE_STICK, USB_SPEED_SUPER, FREERDP);
+    usb_rig_enumerate(r);
+    read_in(r, 36, inquiry, 6);
+    read_in(r, 8, capacity, 10);
+    g_assert_true(suspendable(r));
+    answer(r, usb_redir_alt_setting_status, fake_guest_set_alt(r->guest, 0, 1), USB_STATUS_SUCCESS);
+    g_assert_false(suspendable(r)); /* UAS */
+    end(r);
+}
+
+static void test_not_configured(void)
+{
+    UsbRig *r = usb_rig_new(FAKE_KEYBOARD, USB_SPEED_FULL, FREERDP);
+
+    g_assert_false(suspendable(r)); /* the guest has not got it yet */
+    usb_rig_run(r);
+    suspend(r);
+    back(r);
+    resume(r);
+    g_assert_cmpuint(r->source->submitted, ==, 0);
+    usb_rig_enumerate(r);
+    end(r);
+}
+
+static void test_configuring(void)
+{
+    UsbRig *r = usb_rig_new(FAKE_KEYBOARD, USB_SPEED_FULL, FREERDP);
+
+    usb_rig_run(r);
+    r->source->hold = true;
+    uint64_t set = fake_guest_set_configuration(r->guest, 1);
+    usb_rig_run(r);
+    suspend(r);
+    answer(r, usb_redir_configuration_status, set, USB_STATUS_IOERROR);
+    back(r);
+    resume(r);
+    answer(r, usb_redir_configuration_status, fake_guest_set_configuration(r->guest, 1),
+           USB_STATUS_SUCCESS);
+    end(r);
+}
+
+static void test_unsuitable(void)
+{
+    UsbRig *r = usb_rig_new(FAKE_STICK, USB_SPEED_HIGH, FREERDP);
+
+    usb_rig_enumerate(r);
+    g_assert_false(suspendable(r)); /* the guest has asked nothing yet */
+    read_in(r, 36, inquiry, 6);
+    g_assert_false(suspendable(r));
+    r->source->no_medium = true;
+    g_assert_cmpuint(read_in(r, 8, capacity, 10), ==, 1);
+    g_assert_false(suspendable(r)); /* no medium is no identity */
+    r->source->no_medium = false;
+    g_assert_cmpuint(read_in(r, 8, capacity, 10), ==, 0);
+    g_assert_true(suspendable(r));
+    fake_guest_reset(r->guest); /* not configured: nobody could be asked */
+    usb_rig_run(r);
+    g_assert_false(suspendable(r));
+    end(r);
+
+    r = usb_rig_new(FAKE_KEYBOARD, USB_SPEED_FULL, FREERDP);
+    UsbDescriptors *d = (UsbDescriptors *)usb_device_descriptors(r->device);
+    usb_rig_enumerate(r);
+    g_assert_true(suspendable(r));
+    d->serial[0] = '\0';
+    g_assert_false(suspendable(r));
+    end(r);
+}
+
+static void test_ends_suspended(void)
+{
+    UsbRig *r = stick();
+
+    suspend(r);
+    fake_guest_bulk_in(r->guest, STICK_IN, 13);
+    usb_device_disconnect(r->device, "the grace is over");
+    usb_rig_run(r);
+    g_assert_cmpint(usb_device_state(r->device), ==, USB_DEVICE_GONE);
+    g_assert_nonnull(fake_guest_find(r->guest, usb_redir_device_disconnect, UINT64_MAX));
+    end(r);
+
+    r = stick(); /* QEMU is gone when the errors are to be written */
+    r->source->hold = true;
+    fake_guest_bulk_in(r->guest, STICK_IN, 13);
+    usb_rig_run(r);
+    r->dead = true;
+    usb_device_suspend(r->device);
+    g_assert_cmpint(usb_device_state(r->device), ==, USB_DEVICE_BROKEN);
+    end(r);
+}
+
+static void test_same(void)
+{
+    FakeSource *f = fake_source_new(FAKE_STICK, USB_SPEED_SUPER);
+    UsbDescriptors *a = fake_source_descriptors(f), *b = fake_source_descriptors(f);
+
+    g_assert_true(usb_descriptors_same(a, b));
+    for (unsigned i = 0; i < sizeof(b->device_raw); i++) {
+        b->device_raw[i] ^= 1;
+        g_assert_false(usb_descriptors_same(a, b));
+        b->device_raw[i] ^= 1;
+    }
+    for (unsigned i = 0; i < b->configurations[0].raw_len; i++) {
+        b->configurations[0].raw[i] ^= 0x80;
+        g_assert_false(usb_descriptors_same(a, b));
+        b->configurations[0].raw[i] ^= 0x80;
+    }
+    for (unsigned i = 0; i < b->bos_len; i++) {
+        b->bos[i] ^= 1;
+        g_assert_false(usb_descriptors_same(a, b));
+        b->bos[i] ^= 1;
+    }
+    g_assert_cmpuint(b->strings_len, >, 4);
+    for (unsigned i = 0; i < b->strings_len; i++) {
+        b->strings[i] ^= 1;
+        g_assert_false(usb_descriptors_same(a, b));
+        b->strings[i] ^= 1;
+    }
+    b->strings_len--;
+    g_assert_false(usb_descriptors_same(a, b));
+    b->strings_len++;
+    b->speed = USB_SPEED_HIGH;
+    g_assert_false(usb_descriptors_same(a, b));
+    usb_descriptors_unref(a);
+    usb_descriptors_unref(b);
+    fake_source_free(f);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/usb-suspend/in-flight", test_in_flight);
+    g_test_add_func("/usb-suspend/result-kept", test_result_kept);
+    g_test_add_func("/usb-suspend/held", test_held);
+    g_test_add_func("/usb-suspend/cut-command", test_cut_command);
+    g_test_add_func("/usb-suspend/reset-meanwhile", test_reset_meanwhile);
+    g_test_add_func("/usb-suspend/attention", test_attention);
+    g_test_add_func("/usb-suspend/other-medium", test_other_medium);
+    g_test_add_func("/usb-suspend/replay-fails", test_replay_fails);
+    g_test_add_func("/usb-suspend/keyboard", test_keyboard);
+    g_test_add_func("/usb-suspend/alternate-setting", test_alternate_setting);
+    g_test_add_func("/usb-suspend/not-configured", test_not_configured);
+    g_test_add_func("/usb-suspend/configuring", test_configuring);
+    g_test_add_func("/usb-suspend/unsuitable", test_unsuitable);
+    g_test_add_func("/usb-suspend/ends-suspended", test_ends_suspended);
+    g_test_add_func("/usb-suspend/same", test_same);
+    return g_test_run();
+}
