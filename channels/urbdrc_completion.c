@@ -20,6 +20,7 @@ typedef struct Result {
     bool retry_in;
     uint32_t n_packets;
     const UsbIsoPacket *packets;
+    bool again; /* not over: the request was sent in another form */
 } Result;
 
 /* Keeps the sentence until the channel has logged it. */
@@ -95,11 +96,20 @@ static const char *complete_select_configuration(UrbdrcSource *s, Entry *entry,
         abort();
     const char *error = urbdrc_parse_select_configuration_result(
         m->completion.result, m->completion.result_len, &handle, &n, interfaces);
-    for (uint32_t i = 0; !error && i < n; i++)
-        error = take_pipes(s, entry->select, pipes, &interfaces[i]);
+    for (uint32_t i = 0; !error && i < n; i++) {
+        bool padding =
+            i > 0 && entry->select->plain_bytes && interfaces[i].number == interfaces[0].number;
+
+        if (!padding)
+            error = take_pipes(s, entry->select, pipes, &interfaces[i]);
+    }
     free(interfaces);
     if (error)
         return error;
+    if (n == 0 && urbdrc_select_plain(s, entry)) {
+        result->again = true;
+        return NULL;
+    }
     /* An empty result is how FreeRDP says that it refused the descriptor. */
     if (n == 0 && entry->select->n_endpoints > 0) {
         result->status = USB_STATUS_IOERROR;
@@ -265,7 +275,7 @@ const char *urbdrc_source_completion(UrbdrcSource *s, const UrbdrcMessage *m)
         result.status = urbdrc_flavour_outcome(0, m->completion.hresult, 0, false).status;
         break;
     }
-    if (error)
+    if (error || result.again)
         return error;
     finish(s, entry, &result);
     return NULL;

@@ -45,6 +45,7 @@ static const UrbdrcFlavour freerdp2 = {
         USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP | USB_QUIRK_EQUAL_ISO_PACKETS,
     .typed_set_requests = false,
     .pipe_request_needs_barrier = false, /* it answers each */
+    .pad_configurations = true,
 };
 
 static const UrbdrcFlavour freerdp3 = {
@@ -53,6 +54,7 @@ static const UrbdrcFlavour freerdp3 = {
         USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP | USB_QUIRK_EQUAL_ISO_PACKETS,
     .typed_set_requests = false,
     .pipe_request_needs_barrier = true,
+    .pad_configurations = true,
 };
 
 static const UrbdrcFlavour windows = {

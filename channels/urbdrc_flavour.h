@@ -24,6 +24,11 @@ typedef struct UrbdrcFlavour {
     /** PIPE_REQUEST may go unanswered: FreeRDP 3.13-3.22 drop the reply. A GET_DESCRIPTOR right
      * behind it tells when it has been executed. */
     bool pipe_request_needs_barrier;
+    /** FreeRDP up to 3.21 looks each interface of a new configuration up in the list of the old
+     * one, without a look at its length: a change to a configuration with more interfaces crashes
+     * it. So all lists are made as long as the longest, by repeating the first interface. From 3.22
+     * on it refuses such a list, with an empty result, and gets the right one then. */
+    bool pad_configurations;
 } UrbdrcFlavour;
 
 /** earlyCapabilityFlags RNS_UD_CS_SUPPORT_SKIP_CHANNELJOIN (MS-RDPBCGR 2.2.1.3.2): FreeRDP 3 sets

@@ -49,6 +49,13 @@ Entry *urbdrc_find_entry(UrbdrcSource *s, uint32_t id)
     return NULL;
 }
 
+static void free_select(Select *select)
+{
+    if (select)
+        free(select->plain_bytes);
+    free(select);
+}
+
 void urbdrc_remove_entry(UrbdrcSource *s, Entry *entry)
 {
     uint32_t at = (uint32_t)(entry - s->entries);
@@ -56,7 +63,7 @@ void urbdrc_remove_entry(UrbdrcSource *s, Entry *entry)
     assert(at < s->n_entries);
     if (entry->state == ENTRY_TOMBSTONE)
         s->n_tombstones--;
-    free(entry->select);
+    free_select(entry->select);
     memmove(entry, entry + 1, (s->n_entries - at - 1) * sizeof(*entry));
     s->n_entries--;
 }
@@ -150,7 +157,7 @@ static void free_queued(Queued *q)
 {
     free(q->bytes);
     free(q->barrier_bytes);
-    free(q->entry.select);
+    free_select(q->entry.select);
 }
 
 static void drop_queued(UrbdrcSource *s, uint32_t at)
@@ -265,28 +272,51 @@ static Select *new_select(void)
     return select;
 }
 
-static bool submit_select_configuration(UrbdrcSource *s, const UsbRequest *r)
+static uint8_t *write_select(UrbdrcSource *s, const UsbRequest *r,
+                             const UrbdrcInterface *interfaces, uint32_t n, size_t *len)
 {
-    static const UrbdrcInterface nothing[1];
-    UrbdrcInterface *interfaces = NULL;
     UrbdrcMessage m = new_message(s, URBDRC_TRANSFER_IN);
     UrbdrcUrb *urb = &m.transfer.urb;
-    Queued q = {.entry = new_entry(r, true)};
-    const UsbConfiguration *c = r->configuration;
 
-    q.entry.length = 0;
-    q.entry.select = new_select();
     urb->function = URB_SELECT_CONFIGURATION;
     urb->request_id = r->id;
-    urb->select_configuration.interfaces = nothing;
+    urb->select_configuration.interfaces = interfaces;
+    urb->select_configuration.n_interfaces = n;
+    if (r->configuration) {
+        urb->select_configuration.descriptor = r->configuration->raw;
+        urb->select_configuration.descriptor_len = r->configuration->raw_len;
+    }
+    return serialise(&m, len);
+}
+
+bool urbdrc_select_plain(UrbdrcSource *s, Entry *entry)
+{
+    Select *select = entry->select;
+    uint8_t *bytes = select->plain_bytes;
+
+    if (!bytes)
+        return false;
+    s->plain_configurations = true;
+    select->plain_bytes = NULL;
+    send_bytes(s, bytes, select->plain_len); /* if it fails, the channel ends */
+    free(bytes);
+    return true;
+}
+
+static bool submit_select_configuration(UrbdrcSource *s, const UsbRequest *r)
+{
+    UrbdrcInterface *interfaces = calloc(USB_MAX_INTERFACES, sizeof(*interfaces));
+    Queued q = {.entry = new_entry(r, true)};
+    const UsbConfiguration *c = r->configuration;
+    uint32_t n = 0, padded = 0;
+
+    if (!interfaces)
+        abort();
+    q.entry.length = 0;
+    q.entry.select = new_select();
     if (c) {
         /* One entry per interface number with alternate setting 0, in the order of the descriptor,
          * and the descriptor as the device sent it: Windows takes nothing else (urbdrc.md 2.4). */
-        uint32_t n = 0;
-
-        interfaces = calloc(USB_MAX_INTERFACES, sizeof(*interfaces));
-        if (!interfaces)
-            abort();
         for (uint32_t i = 0; i < c->n_interfaces && i < USB_MAX_INTERFACES; i++) {
             const UsbAltSetting *alt = usb_configuration_alt(c, c->interface_numbers[i], 0);
             if (!alt)
@@ -294,12 +324,13 @@ static bool submit_select_configuration(UrbdrcSource *s, const UsbRequest *r)
             describe_interface(&interfaces[n++], alt);
             expect_endpoints(q.entry.select, alt);
         }
-        urb->select_configuration.interfaces = interfaces;
-        urb->select_configuration.n_interfaces = n;
-        urb->select_configuration.descriptor = c->raw;
-        urb->select_configuration.descriptor_len = c->raw_len;
+        if (n > 0 && s->flavour->pad_configurations && !s->plain_configurations)
+            for (padded = n; padded < c->most_interfaces && padded < USB_MAX_INTERFACES; padded++)
+                interfaces[padded] = interfaces[0];
     }
-    q.bytes = serialise(&m, &q.len);
+    if (padded > n)
+        q.entry.select->plain_bytes = write_select(s, r, interfaces, n, &q.entry.select->plain_len);
+    q.bytes = write_select(s, r, interfaces, padded > n ? padded : n, &q.len);
     free(interfaces);
     return start_control(s, &q);
 }
@@ -547,7 +578,7 @@ void urbdrc_source_free(UrbdrcSource *s, const char *why)
     for (uint32_t i = 0; i < s->n_queued; i++)
         free_queued(&s->queue[i]);
     for (uint32_t i = 0; i < s->n_entries; i++)
-        free(s->entries[i].select);
+        free_select(s->entries[i].select);
     free(s);
 }
 

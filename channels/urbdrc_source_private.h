@@ -31,7 +31,9 @@ typedef struct Entry {
 
 /* What a SELECT_* result is allowed to say. */
 typedef struct Select {
-    bool one_interface; /* SELECT_INTERFACE */
+    bool one_interface;   /* SELECT_INTERFACE */
+    uint8_t *plain_bytes; /* the same without padding, if it has any; owned */
+    size_t plain_len;
     uint8_t interface;
     uint32_t n_endpoints;
     struct {
@@ -75,6 +77,7 @@ struct UrbdrcSource {
     uint32_t control_id; /* outstanding control-type request, 0 if none */
 
     bool configured;
+    bool plain_configurations; /* the client has refused padding */
     uint32_t configuration_handle;
     Pipe pipes[32]; /* by pipe_index() */
     char error[160];
@@ -88,6 +91,8 @@ static inline uint32_t pipe_index(uint8_t address)
 /** The entry of @id, live or tombstone, or NULL. */
 Entry *urbdrc_find_entry(UrbdrcSource *s, uint32_t id);
 void urbdrc_remove_entry(UrbdrcSource *s, Entry *entry);
+/** Sends the request again without padding, under its id. False if there was none. */
+bool urbdrc_select_plain(UrbdrcSource *s, Entry *entry);
 /** Leaves a tombstone. @entry is invalid afterwards. */
 void urbdrc_bury(UrbdrcSource *s, Entry *entry);
 /** The outstanding control request is over: sends the next one. */

@@ -265,6 +265,7 @@ bool usb_descriptors_add_configuration(UsbDescriptors *d, const uint8_t *raw, si
                                        size_t size)
 {
     uint16_t total = usb_descriptor_config_length(raw, len, why, size);
+    uint8_t most = 0;
 
     if (!total)
         return false;
@@ -290,6 +291,12 @@ bool usb_descriptors_add_configuration(UsbDescriptors *d, const uint8_t *raw, si
     d->configurations =
         must(realloc(d->configurations, (d->n_configurations + 1u) * sizeof(*d->configurations)));
     d->configurations[d->n_configurations++] = c;
+    for (unsigned i = 0; i < d->n_configurations; i++) {
+        if (d->configurations[i].n_interfaces > most)
+            most = d->configurations[i].n_interfaces;
+    }
+    for (unsigned i = 0; i < d->n_configurations; i++)
+        d->configurations[i].most_interfaces = most;
     return true;
 }
 

@@ -80,6 +80,7 @@ typedef struct UsbAltSetting {
 typedef struct UsbConfiguration {
     uint8_t value; /* bConfigurationValue */
     uint8_t n_interfaces;
+    uint8_t most_interfaces; /* of all configurations that the device has */
     uint8_t interface_numbers[USB_MAX_INTERFACES];
     uint16_t n_alts; /* alternate settings of all interfaces, in descriptor order */
     UsbAltSetting *alts;

@@ -122,11 +122,15 @@ class RequestTest(DeviceRig):
             ("cout=0.3.1.0.", sent(0)), ("cin=80.0.0.0.2", came(b"\3\0")),
             ("cout=0.1.1.0.", sent(0)), ("cin=80.0.0.0.2", came(b"\1\0")))
 
-        say("the second configuration")
+        say("the second configuration, and back: stock FreeRDP would crash (urbdrc_flavour.h)")
         self.check(usb, ("setcfg=2", sent(0)), ("claim=0", sent(0)), ("cin=80.8.0.0.1", came(b"\2")),
                    ("out=4.+700", sent(700)), ("in=84.1024", came(counting(700))))
         self.assertEqual(self.sysfs("configuration"), "second")
         self.assertEqual(usb.log("multi")["configuration"], 2)
+        self.check(usb, ("setcfg=1", sent(0)), ("claim=0", sent(0)), ("claim=1", sent(0)),
+                   ("out=3.+700", sent(700)), ("in=83.1024", came(counting(700))), ("setif=0.1", sent(0)),
+                   ("out=1.+70", sent(70)), ("in=81.1024", came(counting(70))))
+        self.assertEqual(usb.log("multi")["configuration"], 1)
 
     def test_requests(self):
         """Class and vendor requests to a device, an interface, an endpoint and others, both ways."""

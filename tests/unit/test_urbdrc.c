@@ -860,6 +860,70 @@ static void test_select_configuration(void)
     free_fixture(f);
 }
 
+static uint32_t selected_interfaces(Fixture *f, uint32_t id)
+{
+    UrbdrcMessage m = client_take(f, 1, URBDRC_TRANSFER_IN);
+
+    g_assert_cmphex(m.transfer.urb.function, ==, URB_SELECT_CONFIGURATION);
+    g_assert_cmpuint(m.transfer.urb.request_id, ==, id);
+    g_assert_cmpmem(m.transfer.urb.select_configuration.descriptor,
+                    m.transfer.urb.select_configuration.descriptor_len, raw_config,
+                    sizeof(raw_config));
+    for (uint32_t i = 0; i < m.transfer.urb.select_configuration.n_interfaces; i++)
+        g_assert_cmpuint(m.transfer.urb.select_configuration.interfaces[i].number, ==, 0);
+    return m.transfer.urb.select_configuration.n_interfaces;
+}
+
+/* A device whose other configuration has three interfaces. */
+static void test_select_pads(void)
+{
+    UsbConfiguration small = stick;
+    UrbdrcInterfaceResult r[3] = {interface_result(0), interface_result(0), interface_result(0)};
+    UsbRequest q = select_configuration(1);
+
+    small.most_interfaces = 3;
+    q.configuration = &small;
+
+    Fixture *f = fixture_with_device(5); /* FreeRDP up to 3.21 takes it */
+    Device *d = &f->devices[0];
+    g_assert_true(submit(d, q));
+    g_assert_cmpuint(selected_interfaces(f, 1), ==, 3);
+    client_selected(f, 1, 1, r, 3);
+    g_assert_cmpint(d->last.status, ==, USB_STATUS_SUCCESS);
+    g_assert_true(submit(d, bulk(2, 0x81, 8)));
+    free_fixture(f);
+
+    f = fixture_with_device(5); /* later ones do not, and are asked no more */
+    d = &f->devices[0];
+    g_assert_true(submit(d, q));
+    g_assert_true(submit(d, control(2, get_device))); /* waits behind it */
+    g_assert_cmpuint(selected_interfaces(f, 1), ==, 3);
+    client_selected(f, 1, 1, NULL, 0);
+    g_assert_cmpuint(d->n_completions, ==, 0);
+    g_assert_cmpuint(selected_interfaces(f, 1), ==, 1);
+    client_selected(f, 1, 1, r, 1);
+    g_assert_cmpuint(d->n_completions, ==, 1);
+    g_assert_cmpint(d->last.status, ==, USB_STATUS_SUCCESS);
+    client_take(f, 1, URBDRC_TRANSFER_IN); /* the one that waited */
+    client_no_data(f, 1, 2, 0, 0);
+    q.id = 3;
+    g_assert_true(submit(d, q));
+    g_assert_cmpuint(selected_interfaces(f, 3), ==, 1);
+    client_selected(f, 1, 3, NULL, 0); /* it cannot be selected at all */
+    g_assert_cmpint(d->last.status, ==, USB_STATUS_IOERROR);
+    free_fixture(f);
+
+    f = fixture_with_device(5); /* an unplugged one leaves nothing behind */
+    g_assert_true(submit(&f->devices[0], q));
+    free_fixture(f);
+
+    f = fixture_with_device(0); /* Windows: exactly one per interface */
+    q.id = 1;
+    g_assert_true(submit(&f->devices[0], q));
+    g_assert_cmpuint(selected_interfaces(f, 1), ==, 1);
+    free_fixture(f);
+}
+
 static void test_select_interface_of_freerdp_3_14(void)
 {
     /* Part of the result again where HResult belongs; read as HRESULT it would be a failure. */
@@ -1421,6 +1485,7 @@ int main(int argc, char **argv)
     TEST("requests/resubmit", test_resubmit_from_completion);
     TEST("requests/bounded", test_in_flight_is_bounded);
     TEST("requests/select", test_select_configuration);
+    TEST("requests/select-pads", test_select_pads);
     TEST("requests/select-3.14", test_select_interface_of_freerdp_3_14);
     TEST("requests/select-lies", test_select_result_must_fit_the_descriptor);
     TEST("requests/control-queue", test_control_is_one_at_a_time);
