@@ -45,6 +45,7 @@ typedef struct Device {
     UsbDescriptors *descriptors;
     Slot *slot;
     char *subject;
+    uint64_t reported; /* isochronous packets that main knows of */
 } Device;
 
 struct PeerUsb {
@@ -71,6 +72,7 @@ typedef struct Report {
     UsbDescriptors *descriptors;
     char *label, *why;
     const char *state;
+    UsbDeviceStats figures;
 } Report;
 
 static void report_free(void *data)
@@ -101,6 +103,13 @@ static void main_note(Server *server, guint peer_id, void *data)
 static void main_released(Server *server, guint peer_id, void *data)
 {
     usb_slots_released(server_usb_slots(server), peer_id, ((Report *)data)->device_id);
+}
+
+static void main_figures(Server *server, guint peer_id, void *data)
+{
+    Report *r = data;
+
+    usb_slots_figures(server_usb_slots(server), peer_id, r->device_id, &r->figures);
 }
 
 static void main_forget(Server *server, guint peer_id, void *data)
@@ -369,10 +378,35 @@ void peer_usb_sent(PeerUsb *usb)
         usb_latency_out_gone(usb->latency);
 }
 
+/* What streams have done, if any runs. */
+static void report_figures(Device *device)
+{
+    Report *r = g_new0(Report, 1);
+
+    usb_device_stats(slot_device(device->slot), &r->figures);
+    uint64_t packets =
+        r->figures.iso_out.packets + r->figures.iso_out.delivered + r->figures.iso_in.packets;
+    if (packets == device->reported) {
+        g_free(r);
+        return;
+    }
+    device->reported = packets;
+    r->device_id = device->id;
+    server_post(device->usb->server, device->usb->peer_id, main_figures, r, report_free);
+}
+
 void peer_usb_report(PeerUsb *usb)
 {
+    GHashTableIter iter;
+    void *value;
+
     if (!usb)
         return;
+    g_hash_table_iter_init(&iter, usb->devices);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        if (((Device *)value)->slot)
+            report_figures(value);
+    }
     const UsbLatencies *sums = usb_latency_get(usb->latency);
     if (sums->out.count + sums->in.count == usb->reported)
         return;

@@ -171,6 +171,35 @@ static void json_peers(Server *server, JsonBuilder *b)
     g_ptr_array_unref(peers);
 }
 
+static void json_stream(JsonBuilder *b, const char *name, const UsbIsoStats *s)
+{
+    if (s->packets == 0)
+        return;
+    json_builder_set_member_name(b, name);
+    json_builder_begin_object(b);
+    set_int(b, "packets", (gint64)s->packets);
+    set_int(b, "delivered", (gint64)s->delivered);
+    set_int(b, "failed", (gint64)s->failed);
+    set_int(b, "dropped", (gint64)s->dropped);
+    set_int(b, "gaps_guest", s->gaps_guest);
+    set_int(b, "gaps_network", s->gaps_network);
+    set_int(b, "gaps_limit", s->gaps_limit);
+    set_int(b, "lead_us", s->lead_us);
+    json_builder_end_object(b);
+}
+
+static void text_stream(GString *out, guint number, const char *name, const UsbIsoStats *s)
+{
+    if (s->packets == 0)
+        return;
+    g_string_append_printf(
+        out, "usb %u:     %s %" G_GUINT64_FORMAT " packets, %" G_GUINT64_FORMAT " lost; gaps: %u",
+        number, name, s->packets, s->failed + s->dropped, s->gaps_network + s->gaps_limit);
+    if (s->gaps_guest > 0)
+        g_string_append_printf(out, ", and %u of the guest's own", s->gaps_guest);
+    g_string_append_c(out, '\n');
+}
+
 static void json_usb(Server *server, JsonBuilder *b)
 {
     UsbSlotsRow rows[MAX_USB_ROWS];
@@ -195,6 +224,10 @@ static void json_usb(Server *server, JsonBuilder *b)
         set_string(b, "slot", rows[i].slot);
         set_string(b, "state", rows[i].state);
         set_string(b, "why", rows[i].why);
+        if (rows[i].figures.round_trip_us > 0)
+            set_int(b, "round_trip_us", rows[i].figures.round_trip_us);
+        json_stream(b, "iso_out", &rows[i].figures.iso_out);
+        json_stream(b, "iso_in", &rows[i].figures.iso_in);
         json_builder_end_object(b);
     }
     json_builder_end_array(b);
@@ -299,6 +332,8 @@ static void text_usb(Server *server, GString *out)
         g_string_append_printf(out, "usb %u:     %s from %s: %s%s%s%s%s\n", r->number, r->device,
                                r->label, r->state, *r->slot ? " at " : "", r->slot,
                                *r->why ? ", " : "", r->why);
+        text_stream(out, r->number, "plays", &r->figures.iso_out);
+        text_stream(out, r->number, "records", &r->figures.iso_in);
     }
 }
 

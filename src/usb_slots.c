@@ -20,8 +20,9 @@
 #define USB_SLOTS_MAX_ROWS 256u
 #define USB_SLOTS_MAX_TRIES 8u /* chardevs that would not open, before a device is refused */
 #define USB_SLOTS_MAX_RULES 64u
-#define USB_SLOTS_ANNOUNCE_SECONDS 10u /* from QMP's success to the chardev's appearance on D-Bus  \
-                                        */
+#define USB_SLOTS_ANNOUNCE_SECONDS                                                                 \
+    10u /* from QMP's success to the chardev's appearance on D-Bus                                 \
+         */
 
 /* usbredirfilter: class, vendor, product, version, allow. Hubs are never passed on: a hub without
  * its children is of no use, and its children are announced by themselves. */
@@ -40,6 +41,7 @@ typedef struct Row {
     char text[160];
     char *label, *why, *slot;
     char state[16];
+    UsbDeviceStats figures;
     Want want;
     GHashTable *failed; /* chardevs that would not open for this row, NULL: none */
 } Row;
@@ -398,6 +400,15 @@ void usb_slots_note(UsbSlots *slots, guint peer_id, guint device_id, const char 
     set_state(row, state, why);
 }
 
+void usb_slots_figures(UsbSlots *slots, guint peer_id, guint device_id,
+                       const UsbDeviceStats *figures)
+{
+    Row *row = find_row(slots, peer_id, device_id);
+
+    if (row)
+        row->figures = *figures;
+}
+
 void usb_slots_released(UsbSlots *slots, guint peer_id, guint device_id)
 {
     Row *row = find_row(slots, peer_id, device_id);
@@ -436,6 +447,7 @@ guint usb_slots_rows(UsbSlots *slots, UsbSlotsRow *rows, guint max)
             .slot = row->slot ? row->slot : "",
             .state = row->state,
             .why = row->why,
+            .figures = row->figures,
         };
     }
     return n;

@@ -45,6 +45,9 @@ void usb_slots_request(UsbSlots *slots, guint peer_id, guint device_id, UsbDescr
 /** A device that never got as far as a request, or whose state changed: one line for the table. */
 void usb_slots_note(UsbSlots *slots, guint peer_id, guint device_id, const char *label,
                     const char *state, const char *why);
+/** What the device's streams have done so far. */
+void usb_slots_figures(UsbSlots *slots, guint peer_id, guint device_id,
+                       const UsbDeviceStats *figures);
 /** The peer has closed the fd it was granted, but still has the device. */
 void usb_slots_released(UsbSlots *slots, guint peer_id, guint device_id);
 /** The device is gone (@device_id) or all of that peer's are (@device_id 0). */
@@ -62,6 +65,7 @@ typedef struct UsbSlotsRow {
     const char *slot;  /* "" if it has none */
     const char *state; /* "probing", "connected", "refused", "rejected", "gone" */
     const char *why;
+    UsbDeviceStats figures; /* 0 for a device that has no isochronous streams */
 } UsbSlotsRow;
 /** Fills at most @max rows and returns how many it filled. */
 guint usb_slots_rows(UsbSlots *slots, UsbSlotsRow *rows, guint max);

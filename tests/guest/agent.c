@@ -11,7 +11,7 @@
  * see guest.h
  *
  * One thread, one poll loop: a script stuck in a dead device never keeps the agent from answering.
- * Called as "usbwatch", "usbloop", "usbdo", "ttydo" or "usbbench" the program runs that file instead.
+ * Called as "usbwatch", "usbloop", "usbdo", "ttydo", "usbbench" or "sound" it runs that file instead.
  */
 #include "guest.h"
 
@@ -415,5 +415,7 @@ int main(int argc, char **argv)
         return ttydo_main(argc, argv);
     if (strcmp(name, "usbbench") == 0)
         return usbbench_main(argc, argv);
+    if (strcmp(name, "sound") == 0)
+        return sound_main(argc, argv);
     return strcmp(name, "usbloop") == 0 ? usbloop_main(argc, argv) : agent_main();
 }

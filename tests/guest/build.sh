@@ -96,9 +96,10 @@ for applet in $("$root/bin/busybox" --list); do
 done
 ln -s ../bin/busybox "$root/sbin/modprobe" # where the kernel looks for it
 gcc -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Wshadow -Wvla -Wmissing-prototypes -static -s \
-    -I/usr/include/libdrm -o "$root/bin/agent" "$here"/*.c
+    -I/usr/include/libdrm -o "$root/bin/agent" "$here"/*.c -lm
 ln -s agent "$root/bin/usbwatch"
 ln -s agent "$root/bin/usbloop"
+ln -s agent "$root/bin/sound"
 ln -s agent "$root/bin/usbdo"
 ln -s agent "$root/bin/ttydo"
 ln -s agent "$root/bin/usbbench"

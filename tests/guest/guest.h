@@ -23,6 +23,8 @@ const char *uevent_get(const char *buf, long length, const char *name);
 int usbwatch_main(void);
 /* Sends blocks round a loop device and times them. */
 int usbloop_main(int argc, char **argv);
+/* Plays or records through a sound device. */
+int sound_main(int argc, char **argv);
 /* Makes single USB requests and prints their results. */
 int usbdo_main(int argc, char **argv);
 /* Uses a serial port and prints what came of it. */

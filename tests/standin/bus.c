@@ -21,8 +21,8 @@ static uint8_t next_address[3] = {0, 2, 2};
 static FILE *trace_file;
 
 static const DeviceOps *const kinds[] = {
-    &stick_ops,  &keyboard_ops, &loop_ops, &ftdi_ops, &cp210x_ops,
-    &pl2303_ops, &multi_ops,    &fido_ops, &ccid_ops, &ecm_ops,
+    &stick_ops, &keyboard_ops, &loop_ops, &ftdi_ops, &cp210x_ops,  &pl2303_ops,
+    &multi_ops, &fido_ops,     &ccid_ops, &ecm_ops,  &headset_ops,
 };
 
 static const struct {

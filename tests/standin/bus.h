@@ -97,7 +97,8 @@ typedef struct EndpointDesc {
     uint8_t address;
     uint8_t attributes;
     uint16_t mps;
-    int64_t interval; /* ns between polls of an interrupt endpoint */
+    uint32_t payload; /* most bytes per service interval */
+    int64_t interval; /* ns between polls of an interrupt endpoint, or isochronous slots */
 } EndpointDesc;
 
 /* bConfigurationValue counts from 1. */
@@ -107,6 +108,14 @@ typedef struct Config {
     unsigned n_interfaces;
     uint8_t n_alts[MAX_INTERFACES];
 } Config;
+
+/* The slots of an isochronous endpoint, see iso.c. */
+typedef struct IsoState {
+    bool running;
+    int64_t next;                   /* when the next slot begins */
+    uint64_t slot;                  /* its number, from the beginning of the stream */
+    uint64_t packets, gaps, missed; /* since the device was plugged in; slots in gaps */
+} IsoState;
 
 struct Endpoint {
     uint8_t address;
@@ -119,6 +128,7 @@ struct Endpoint {
     struct XferList queue;
     Faults faults;
     Counters count;
+    IsoState iso;
 };
 
 /* "key=value,key=value" of a device spec. */
@@ -152,6 +162,10 @@ typedef struct DeviceOps {
     void (*stalled)(Device *d, Endpoint *ep);
     /** The host cleared a halt; the device may halt the endpoint again. */
     void (*halt_cleared)(Device *d, Endpoint *ep);
+    /** Isochronous packets. @slot counts the service intervals of the stream. */
+    void (*iso_out)(Device *d, Endpoint *ep, const uint8_t *data, size_t len, uint64_t slot);
+    /** Fills up to @room bytes, returns how many. */
+    size_t (*iso_in)(Device *d, Endpoint *ep, uint8_t *buf, size_t room);
     /** When the device will next have something to send by itself. */
     int64_t (*due)(Device *d);
     /** A control socket command of this kind of device: false if @verb is unknown. */
@@ -209,10 +223,13 @@ struct Xfer {
     int64_t submitted, due, deadline;
     int status;
     uint32_t stream_id;
+    int iso_packets;   /* 0: not isochronous */
+    int iso_at;        /* the packet whose slot comes next, */
+    size_t iso_offset; /* and where it is in .data */
 };
 
 extern const DeviceOps ccid_ops, ecm_ops, fido_ops, stick_ops, keyboard_ops, loop_ops, ftdi_ops,
-    cp210x_ops, pl2303_ops, multi_ops;
+    cp210x_ops, pl2303_ops, multi_ops, headset_ops;
 
 /* bus.c */
 void bus_lock(void);
@@ -271,6 +288,14 @@ void xfer_finish(Xfer *x, int status);
 /** Ends every queued transfer of @ep (NULL: all of @d). */
 void device_flush(Device *d, Endpoint *ep, int status);
 int64_t device_due(Device *d);
+
+/* iso.c */
+/** Lets the head of @ep's queue use the slots that are over. True if it came to its end. */
+bool iso_run(Device *d, Endpoint *ep, int64_t now);
+/** When the head of the queue ends. */
+int64_t iso_due(const Endpoint *ep);
+/** What libusb_submit_transfer() says to it. */
+int iso_check(const Endpoint *ep, const struct libusb_transfer *t);
 
 /* machine.c: the thread that serves the control socket and delayed transfers. */
 void machine_start(void);

@@ -147,6 +147,10 @@ static void log_endpoint(const Endpoint *ep, FILE *answer)
     fprintf(answer, " %s.timeouts=%llu %s.errors=%llu", name, (unsigned long long)c->timeouts, name,
             (unsigned long long)c->errors);
     fprintf(answer, " %s.queued=%u %s.halted=%d", name, queued(ep), name, ep->halted);
+    if (ep->iso.packets)
+        fprintf(answer, " %s.packets=%llu %s.gaps=%llu %s.missed=%llu", name,
+                (unsigned long long)ep->iso.packets, name, (unsigned long long)ep->iso.gaps, name,
+                (unsigned long long)ep->iso.missed);
 }
 
 static void cmd_log(Device *d, char *args, FILE *answer)

@@ -112,6 +112,9 @@ void desc_endpoint(Device *d, uint8_t address, uint8_t attributes, uint16_t mps,
     e->mps = mps;
     if ((attributes & 3) == LIBUSB_ENDPOINT_TRANSFER_TYPE_INTERRUPT)
         e->interval = d->speed >= LIBUSB_SPEED_HIGH ? (125000LL << (interval - 1)) : interval * MS;
+    if ((attributes & 3) == LIBUSB_ENDPOINT_TRANSFER_TYPE_ISOCHRONOUS)
+        e->interval = (d->speed >= LIBUSB_SPEED_HIGH ? 125000LL : MS) << (interval - 1);
+    e->payload = (mps & 0x7ffu) * (1 + (mps >> 11 & 3u));
     put16(p + 4, mps);
     desc_raw(d, p, sizeof(p));
     if (d->speed == LIBUSB_SPEED_SUPER) {

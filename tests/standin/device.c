@@ -46,6 +46,7 @@ static void activate(Device *d, uint8_t interface)
         ep->halted = false;
         ep->host_seq = ep->device_seq = 0;
         ep->next_poll = 0;
+        ep->iso.running = false;
     }
 }
 

@@ -220,6 +220,8 @@ static bool run_head(Device *d, Endpoint *ep, int64_t now)
     Xfer *x = TAILQ_FIRST(&ep->queue);
     bool ended;
 
+    if (x && !ep->faults.hang && x->iso_packets)
+        return iso_run(d, ep, now);
     if (!x || ep->faults.hang || head_due(ep, x) > now)
         return false;
     if (run_fault(d, ep, x))
@@ -245,6 +247,10 @@ int64_t device_due(Device *d)
         Endpoint *ep = &d->eps[i];
         Xfer *x = TAILQ_FIRST(&ep->queue);
 
+        if (x && x->iso_packets && !ep->faults.hang && iso_due(ep) < due)
+            due = iso_due(ep);
+        if (x && x->iso_packets)
+            continue;
         /* What is due already and still queued waits for the device, not for the clock. */
         if (x && !ep->faults.hang && head_due(ep, x) > now && head_due(ep, x) < due)
             due = head_due(ep, x);

@@ -125,8 +125,13 @@ static int check(libusb_device_handle *h, const struct libusb_transfer *t)
     case LIBUSB_TRANSFER_TYPE_INTERRUPT:
         result = check_data(h, t);
         break;
+    case LIBUSB_TRANSFER_TYPE_ISOCHRONOUS:
+        result = check_data(h, t);
+        if (!result)
+            result = iso_check(device_ep(h->dev->hw, t->endpoint), t);
+        break;
     default:
-        result = LIBUSB_ERROR_NOT_SUPPORTED; /* no emulated device is isochronous or has streams */
+        result = LIBUSB_ERROR_NOT_SUPPORTED; /* no emulated device has streams */
     }
     if (!result && *bus_memory() + (uint64_t)t->length > USBFS_MEMORY)
         result = LIBUSB_ERROR_NO_MEM;
@@ -144,6 +149,9 @@ static void queue(Xfer *x, libusb_device_handle *h, struct libusb_transfer *t)
     x->data = t->buffer;
     x->len = (size_t)t->length;
     x->pos = 0;
+    x->iso_packets = t->type == LIBUSB_TRANSFER_TYPE_ISOCHRONOUS ? t->num_iso_packets : 0;
+    x->iso_at = 0;
+    x->iso_offset = 0;
     x->zero_packet =
         t->flags & LIBUSB_TRANSFER_ADD_ZERO_PACKET && x->ep->desc && x->len % x->ep->desc->mps == 0;
     x->submitted = now_ns();
@@ -188,6 +196,8 @@ int libusb_cancel_transfer(struct libusb_transfer *t)
     int result = LIBUSB_ERROR_NOT_FOUND;
 
     bus_lock();
+    if (x->state == XFER_QUEUED && x->iso_packets)
+        device_run(x->dev); /* some of its slots may be over */
     if (x->state == XFER_QUEUED) {
         Device *d = x->dev;
 

@@ -1,0 +1,86 @@
+"""A headset at the client, played and recorded by a Linux guest through snd-usb-audio."""
+
+import re
+
+import audio
+import rig
+import standin
+from rig import SharedRig, say
+from wait import wait_for
+
+START_UP = 1  # gaps that the first start may cost
+
+
+class AudioTest(SharedRig):
+    @classmethod
+    def start(cls):
+        cls.server, cls.vm = cls.shared.run_vm()
+
+    def headset(self, network=None, **options):
+        """A connected client with a headset that the guest has found; (stand-in, its record, the client)."""
+        record = self.path("speaker.record")
+        usb = standin.Standin(self.dir, [standin.spec("headset", record=record, **options)])
+        address = self.network(self.server.address, rtt_ms=network).address if network else None
+        client = self.client(self.server, ["/usb:id:" + standin.IDS["headset"]], env=usb.env, address=address)
+        self.wait_guest("pcmC0D0p")
+        self.addCleanup(self.gone, client)
+        return usb, record
+
+    def wait_guest(self, node):
+        wait_for(lambda: node in self.vm.agent.run("ls /dev/snd 2>/dev/null; true", 30)[1], 90,
+                 "%s in the guest" % node)
+
+    def gone(self, client):
+        client.stop()
+        wait_for(lambda: "pcmC" not in self.vm.agent.run("ls /dev/snd 2>/dev/null; true", 30)[1], 60,
+                 "the headset to leave the guest")
+
+    def sound(self, arguments, seconds):
+        code, out = self.vm.agent.run("sound " + arguments, seconds)
+        self.assertEqual(code, 0, out)
+        return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", out)}
+
+    def figures(self, direction):
+        device = self.server.status()["usb"]["devices"][-1]
+        return device.get(direction, {})
+
+    def play(self, usb, record, rate, milliseconds, limit):
+        """Plays a tone; checks what the headset got; returns (frames, figures, gaps at the device)."""
+        before = usb.log("headset")
+        told = self.sound("play pcmC0D0p %d %d" % (rate, milliseconds), limit)
+        usb.wait_log("headset", lambda log: log["ep01.queued"] == 0)
+        usb.command("audio headset")
+        log = usb.log("headset")
+        self.assertEqual(log["violations"], 0, log)
+        recorded = audio.packets(record)
+        heard = audio.sounding(recorded)
+        frames = audio.check_numbers(heard)
+        self.assertEqual(frames, told["frames"], "frames that the headset has got")
+        # One packet is a millisecond at the device: how many of them the tone took says its pitch.
+        loud = [data for _, data in heard if any(data)]
+        left = audio.samples(b"".join(loud))[0::2]
+        pitch = audio.frequency(left, len(loud) / 1000)
+        self.assertTrue(990 <= pitch <= 1010, "the tone has %.1f Hz" % pitch)
+        wait_for(lambda: self.figures("iso_out").get("delivered", 0) >= log["ep01.packets"], 20,
+                 "qrdp's own figures")
+        figures = self.figures("iso_out")
+        self.assertEqual(figures["packets"], len(recorded), "packets from QEMU, and at the headset")
+        self.assertEqual((figures["failed"], figures["dropped"]), (0, 0))
+        gaps = log["ep01.gaps"] - before.get("ep01.gaps", 0)
+        say("%d Hz, %d ms: %.1f Hz heard, %d packets; %d gaps at the device, %d of them the guest's; "
+            "lead %d ms, round trip %.1f ms, %d xruns in the guest" % (
+                rate, milliseconds, pitch, len(recorded), gaps, figures["gaps_guest"],
+                figures["lead_us"] / 1000, self.server.status()["usb"]["devices"][-1]["round_trip_us"] / 1000,
+                told["xruns"]))
+        return gaps, figures
+
+    def test_48000(self):
+        usb, record = self.headset()
+        gaps, figures = self.play(usb, record, 48000, 3000, 120)
+        self.assertLessEqual(gaps, figures["gaps_guest"], "gaps that were not the guest's")
+
+    def test_44100(self):
+        usb, record = self.headset()
+        gaps, figures = self.play(usb, record, 44100, 3000, 120)
+        self.assertLessEqual(gaps, figures["gaps_guest"], "gaps that were not the guest's")
+        self.assertEqual({len(data) for _, data in audio.packets(record)}, {176, 180})
