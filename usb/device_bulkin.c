@@ -16,15 +16,16 @@
  * What comes is passed on in packets of at most the endpoint's packet size, because of two
  * things in QEMU's hw/usb/redirect.c:
  *
- * - It cuts what it gets into such pieces. When its queue is full (10000 pieces, a guest that has
- *   closed the port) it drops pieces, and before 10.0.13 it then frees a packet's bytes while
- *   pieces of it are still queued (CVE-2026-15705). A packet of one piece is dropped as a whole.
+ * - It cuts what it gets into such pieces. When its queue is full (10000 pieces, a program that
+ *   does not read its port) it drops pieces, and before 10.0.13 it then frees a packet's bytes
+ *   while pieces of it are still queued (CVE-2026-15705). A packet of one piece is dropped whole.
  * - A read of the guest's that waits is ended by a packet with bytes in it, and by nothing else. So
  *   an error travels with two zero bytes (an FTDI chip's packets begin with two status bytes;
  *   shorter ones are dropped by QEMU). A driver does not look at the bytes of a failed transfer.
  *
- * What QEMU has queued when the guest closes the port it keeps, and there is no message to drop
- * it: a port that is opened again may begin with old bytes. That is so with every usbredir host.
+ * That queue has no end that we could see, so a program that does not read loses bytes after 10000
+ * pieces instead of making the chip lower RTS. When it closes the port QEMU stops the stream and
+ * forgets what it had: nothing old comes with the next start.
  */
 #include "device_priv.h"
 

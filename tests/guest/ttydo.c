@@ -7,10 +7,11 @@
  *      echo=SIZE           sends SIZE bytes and receives them at the same time; they must be equal
  *      line                waits for a line of text and prints it
  *      drain               discards what comes, until nothing has come for a quarter of a second
+ *      until=FILE          reads nothing until the file is there
  *      hup                 waits until the port is gone
  *
  * Each prints "ok WORD" (and what it got) or says what went wrong and ends the program with status
- * 1. Nothing waits longer than a minute.
+ * 1. Nothing waits longer than a minute (for a file, four).
  */
 #include "guest.h"
 
@@ -137,6 +138,17 @@ static const char *wait_gone(int fd)
     return "it is still there";
 }
 
+static const char *wait_file(const char *path)
+{
+    long end = now_ms() + 4 * DEADLINE_MS;
+    while (access(path, F_OK) < 0) {
+        if (now_ms() > end)
+            return "it did not come";
+        poll(NULL, 0, 50);
+    }
+    return NULL;
+}
+
 static const char *drain(int fd)
 {
     struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -159,6 +171,8 @@ static const char *carry_out(int fd, const char *word)
         return wait_gone(fd);
     if (strcmp(word, "drain") == 0)
         return drain(fd);
+    if (strncmp(word, "until=", 6) == 0)
+        return wait_file(value);
     if (strncmp(word, "baud=", 5) == 0)
         return set_raw(fd, (unsigned)atoi(value)) < 0 ? strerror(errno) : NULL;
     if (strncmp(word, "wait=", 5) == 0)

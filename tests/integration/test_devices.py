@@ -300,3 +300,24 @@ class SerialTest(DeviceRig):
 
     def test_pl2303(self):
         self.check_adapter("pl2303", "pl2303", 20000, 0x83)
+
+    @full
+    def test_nobody_reads(self):
+        """Nobody reads the port: QEMU's queue overflows, nothing breaks, and it can be used again.
+
+        QEMU before 10.0.13 uses memory after it has freed it when it drops a part of a packet
+        (CVE-2026-15705; usb/device_bulkin.c).
+        """
+        client, usb = self.bring([standin.spec("pl2303")])
+        port = self.tty("pl2303", "pl2303")
+        running = self.agent.start_script("rm -f /tmp/go; ttydo /dev/%s until=/tmp/go drain echo=20000" % port)
+        usb.wait_log("pl2303", lambda log: log["ep83.queued"] > 10, 60, "reading ahead")
+        usb.command("flood pl2303 1000000")  # more than 10000 packets of 64 bytes
+        wait_for(lambda: self.state(usb, "pl2303")["waiting"] == "0", 120,
+                 lambda: "the adapter to be read: %s" % self.state(usb, "pl2303"))
+        self.agent.shell("touch /tmp/go")
+        status, output = self.agent.finish(running, 180)
+        self.assertEqual(status, 0, output)
+        say("closed, the port is not read: what comes then is the adapter's to keep")
+        wait_for(lambda: usb.log("pl2303")["ep83.queued"] == 0, 60, "QEMU to stop reading a closed port")
+        self.check_strict(usb, "pl2303")

@@ -24,6 +24,7 @@ typedef struct Serial {
     const Chip *chip;
     uint8_t fifo[FIFO];
     size_t head, len;
+    size_t flood; /* bytes still to come from the far side */
     bool enabled, dtr, rts;
     bool owes_zero; /* what was sent ended with a full packet */
     uint8_t told;   /* the lines as the host knows them */
@@ -57,7 +58,7 @@ static void serial_reset(Device *d)
 {
     Serial *s = d->state;
 
-    s->len = s->head = 0;
+    s->len = s->head = s->flood = 0;
     s->enabled = s->chip->starts_enabled;
     s->dtr = s->rts = s->owes_zero = false;
     s->told = 0xff;
@@ -125,6 +126,19 @@ static void pull(Serial *s, uint8_t *data, size_t n)
     s->len -= n;
 }
 
+/* What the far side has to send moves up as far as there is room. */
+static void let_come(Serial *s)
+{
+    static const uint8_t text[] = "0123456789abcdef";
+
+    while (s->flood > 0 && s->len < FIFO / 2) {
+        size_t n = s->flood < 16 ? s->flood : 16;
+
+        push(s, text, n);
+        s->flood -= n;
+    }
+}
+
 static ssize_t serial_out(Device *d, Endpoint *ep, const uint8_t *data, size_t len)
 {
     Serial *s = d->state;
@@ -169,6 +183,7 @@ static void serial_in_take(Device *d, Endpoint *ep, uint8_t *buf, size_t n)
     if (s->chip != &ft232r) {
         s->owes_zero = n > 0 && n == s->len && n % MPS == 0;
         pull(s, buf, n);
+        let_come(s);
         return;
     }
     for (size_t at = 0; at < n; at += MPS) {
@@ -179,6 +194,7 @@ static void serial_in_take(Device *d, Endpoint *ep, uint8_t *buf, size_t n)
         pull(s, buf + at + 2, packet - 2);
     }
     s->told = lines(s);
+    let_come(s);
 }
 
 static int64_t ftdi_due(Device *d)
@@ -370,8 +386,13 @@ static bool serial_command(Device *d, const char *verb, char *args, FILE *answer
         push(s, (const uint8_t *)args, n);
         push(s, (const uint8_t *)"\n", 1);
         fprintf(answer, "ok sent=%zu", n + 1);
+    } else if (!strcmp(verb, "flood")) { /* so many bytes arrive, as fast as they are fetched */
+        s->flood = strtoul(args, NULL, 10);
+        let_come(s);
+        fprintf(answer, "ok flood=%zu", s->flood);
     } else if (!strcmp(verb, "state")) {
-        fprintf(answer, "ok baud=%u dtr=%d rts=%d waiting=%zu", s->baud, s->dtr, s->rts, s->len);
+        fprintf(answer, "ok baud=%u dtr=%d rts=%d waiting=%zu", s->baud, s->dtr, s->rts,
+                s->len + s->flood);
     } else {
         return false;
     }
