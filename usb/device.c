@@ -443,6 +443,7 @@ static void on_complete(void *user, const UsbCompletion *completion)
     else
         device_enter(d);
     d->silent_since = 0;
+    d->heard = d->now;
     if (transfer_complete(&d->table, c.id, &t) == TRANSFER_WAS_LIVE) {
         d->stats.completions++;
         time_request(d, &t, &c);
@@ -596,6 +597,7 @@ uint64_t usb_device_deadline(const UsbDevice *d)
     if (!active(d))
         return UINT64_MAX;
     deadline = earlier(deadline, iso_deadline(d));
+    deadline = earlier(deadline, alive_deadline(d));
     if (full_since != UINT64_MAX && d->now < full_since + DEVICE_CANCEL_PERIOD_US)
         deadline = earlier(deadline, full_since + DEVICE_CANCEL_PERIOD_US);
     if (d->over_cap && d->now < d->over_cap_since + USB_TIMEOUT_TRANSFER_US)
@@ -613,6 +615,7 @@ static void time_out(UsbDevice *d, const Transfer *t)
         .retry_in = read_ahead,
     };
 
+    alive_timed_out(d, p);
     d->stats.timeouts++;
     if (!d->silent_since)
         d->silent_since = d->now;
@@ -628,8 +631,9 @@ void usb_device_tick(UsbDevice *d, uint64_t now_us)
     if (d->state == USB_DEVICE_BROKEN)
         return;
     device_enter_at(d, now_us);
-    while (transfer_expire(&d->table, &t))
+    while (transfer_expire(&d->table, &t) || alive_expire(d, &t))
         time_out(d, &t);
+    alive_tick(d);
     iso_tick(d);
     if (d->silent_since && d->now - d->silent_since > DEVICE_SILENCE_US && d->source &&
         !d->source->gone && !d->retired) {

@@ -303,6 +303,19 @@ static Packet *internal(UsbDevice *d, UsbRequestKind kind, uint8_t endpoint)
     return p;
 }
 
+void control_ask(UsbDevice *d)
+{
+    Packet *p = internal(d, USB_REQUEST_CONTROL, LIBUSB_ENDPOINT_IN);
+
+    p->out = false;
+    p->length = sizeof(d->descriptors->device_raw);
+    p->setup = (UsbSetup){.request_type = LIBUSB_ENDPOINT_IN,
+                          .request = LIBUSB_REQUEST_GET_DESCRIPTOR,
+                          .value = LIBUSB_DT_DEVICE << 8,
+                          .length = sizeof(d->descriptors->device_raw)};
+    enqueue(d, p);
+}
+
 void control_clear_halt(UsbDevice *d, uint8_t endpoint)
 {
     for (const Packet *p = d->control.head; p; p = p->next) {

@@ -138,6 +138,8 @@ struct UsbDevice {
     bool over_cap;           /* since .over_cap_since */
     uint64_t over_cap_since; /* then data packets are refused so that cancels get through */
     uint64_t silent_since;   /* first timeout since the last completion, 0 for none */
+    uint64_t heard;          /* the last completion or question, see device_alive.c */
+    bool deaf;               /* the client has just not answered the question whether it is alive */
     bool retired;
     UsbDeviceStats stats;
 };
@@ -182,7 +184,17 @@ void storage_watch(UsbDevice *d, const Packet *packet, UsbStatus status, const u
 /** Whether a data packet belongs to a command that was cut off when the client left. */
 bool storage_out_of_step(UsbDevice *d, const RedirEvent *event);
 
+/* device_alive.c */
+uint64_t alive_deadline(const UsbDevice *d);
+void alive_tick(UsbDevice *d);
+/** The request of @packet (NULL: a stream's) has timed out. */
+void alive_timed_out(UsbDevice *d, const Packet *packet);
+/** Hands back one request that ends because its client is deaf. */
+bool alive_expire(UsbDevice *d, Transfer *out);
+
 /* device_control.c */
+/** A request of our own for the device descriptor, whose answer nobody reads. */
+void control_ask(UsbDevice *d);
 void control_event(UsbDevice *d, RedirEvent *event);
 void control_set_configuration(UsbDevice *d, uint64_t id, uint8_t value);
 void control_get_configuration(UsbDevice *d, uint64_t id);

@@ -272,6 +272,27 @@ bool transfer_expire(TransferTable *table, Transfer *out)
     return false;
 }
 
+uint64_t transfer_pending_since(const TransferTable *table)
+{
+    const TransferList *list = &table->live[TRANSFER_TIMER_NONE];
+
+    return list->head == NIL || list->head == list->unstamped
+               ? UINT64_MAX
+               : table->slots[list->head].transfer.t0;
+}
+
+bool transfer_expire_pending(TransferTable *table, uint64_t age_us, Transfer *out)
+{
+    uint64_t since = transfer_pending_since(table);
+
+    if (since == UINT64_MAX || table->now - since < age_us)
+        return false;
+    uint16_t i = table->live[TRANSFER_TIMER_NONE].head;
+    *out = table->slots[i].transfer;
+    bury(table, i);
+    return true;
+}
+
 void transfer_undo(TransferTable *table, uint32_t id)
 {
     Transfer ignored;

@@ -96,6 +96,10 @@ void transfer_reassign(TransferTable *table, uint32_t id, void *owner);
 /** The live ones in unspecified order: @cursor starts at 0. For cancellation and errors only: it
  * walks the whole pool. The one returned may be removed meanwhile. */
 const Transfer *transfer_next(const TransferTable *table, uint32_t *cursor);
+/** When the oldest of the Transfers without a timer was inserted, UINT64_MAX for none. */
+uint64_t transfer_pending_since(const TransferTable *table);
+/** As transfer_expire(), for one without a timer that is at least @age_us old. */
+bool transfer_expire_pending(TransferTable *table, uint64_t age_us, Transfer *out);
 /** When the oldest tombstone was made, UINT64_MAX if there are fewer than USB_MAX_TOMBSTONES. */
 uint64_t transfer_tombstones_full_since(const TransferTable *table);
 

@@ -201,7 +201,7 @@ enum {
     /** RESET_PORT answers success and does nothing (FreeRDP: urbdrc.md 2.3). */
     USB_QUIRK_RESET_IS_NO_OP = 1u << 1,
     /** Bulk and interrupt requests may stay open as long as the device likes (Windows, host
-     * devices), so no timer is run on them. Without this one that has no completion after
+     * devices), so no timer is run on them: device_alive.c asks the client instead. Without this one that has no completion after
      * USB_TIMEOUT_TRANSFER_US counts as lost: FreeRDP ends all of them after 10 s itself. */
     USB_QUIRK_TRANSFERS_MAY_PEND = 1u << 2,
     /** All packets of an isochronous request have the same length (FreeRDP: urbdrc.md 3.5). */

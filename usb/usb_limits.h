@@ -40,6 +40,7 @@
 #define USB_TIMEOUT_ISO_US 3000000u
 #define USB_TIMEOUT_SILENT_US 2000000u /* any request of a device that answers nothing */
 #define USB_TIMEOUT_IOCTL_US 2000000u
+#define USB_TIMEOUT_PEND_US 60000000u /* of a request that may pend: then its client is asked */
 #define USB_TOMBSTONE_US 15000000u
 
 #endif

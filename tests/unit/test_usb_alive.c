@@ -1,0 +1,161 @@
+/*
+ * Requests that may pend: they wait for as long as the device likes, but not for a client that has
+ * forgotten it.
+ */
+#include <glib.h>
+#include <string.h>
+
+#include "fake_guest.h"
+
+#define MINUTE 60000000u
+
+static UsbRig *pending_rig(FakeKind kind)
+{
+    UsbRig *r = usb_rig_new(kind, kind == FAKE_STICK ? USB_SPEED_HIGH : USB_SPEED_FULL,
+                            USB_QUIRK_TRANSFERS_MAY_PEND);
+
+    usb_rig_enumerate(r);
+    return r;
+}
+
+static void end(UsbRig *r)
+{
+    g_assert_cmpstr(r->source->violation, ==, "");
+    g_assert_cmpuint(r->guest->errors, ==, 0);
+    usb_rig_free(r);
+}
+
+static const GuestPacket *answer(UsbRig *r, uint64_t id)
+{
+    usb_rig_run(r);
+    return fake_guest_find(r->guest, usb_redir_bulk_packet, id);
+}
+
+static unsigned questions(const UsbRig *r)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < r->source->n_pending; i++) {
+        const UsbRequest *q = &r->source->pending[i].request;
+        n += q->kind == USB_REQUEST_CONTROL && q->setup.request_type == 0x80 &&
+             q->setup.request == 6 && q->setup.value == 0x100 && q->length == 18;
+    }
+    return n;
+}
+
+/* The client answers each question: the request waits on, for hours. */
+static void test_waits(void)
+{
+    UsbRig *r = pending_rig(FAKE_STICK);
+    uint64_t in = fake_guest_bulk_in(r->guest, 0x81, 512);
+
+    usb_rig_run(r);
+    unsigned before = r->source->submitted;
+    usb_rig_wait(r, 180u * (uint64_t)MINUTE);
+    g_assert_null(answer(r, in));
+    unsigned asked = r->source->submitted - before;
+    g_assert_cmpuint(asked, >=, 170);
+    g_assert_cmpuint(asked, <=, 181);
+    fake_source_complete(r->source, 0, USB_STATUS_SUCCESS, "at last", 7, false);
+    g_assert_cmpuint(answer(r, in)->length, ==, 7);
+
+    before = r->source->submitted; /* nothing pends: nothing is asked */
+    usb_rig_wait(r, 10u * MINUTE);
+    g_assert_cmpuint(r->source->submitted, ==, before);
+    end(r);
+}
+
+/* It does not: the request ends within its bound, and not before. */
+static void test_deaf(void)
+{
+    UsbRig *r = pending_rig(FAKE_STICK);
+
+    r->source->hold = true;
+    uint64_t old = fake_guest_bulk_in(r->guest, 0x81, 512);
+    usb_rig_run(r);
+    usb_rig_wait(r, MINUTE / 2);
+    uint64_t young = fake_guest_bulk_in(r->guest, 0x81, 512);
+    usb_rig_run(r);
+    usb_rig_wait(r, MINUTE / 2 - 1000);
+    g_assert_cmpuint(questions(r), ==, 0);
+    usb_rig_wait(r, 2000);
+    g_assert_cmpuint(questions(r), ==, 1);
+    usb_rig_wait(r, USB_TIMEOUT_CONTROL_US - 5000);
+    g_assert_null(answer(r, old));
+    usb_rig_wait(r, 10000);
+    g_assert_cmpint(answer(r, old)->status, ==, usb_redir_ioerror);
+    g_assert_null(answer(r, young)); /* it has not waited for a minute */
+    usb_rig_wait(r, MINUTE + 2 * USB_TIMEOUT_CONTROL_US);
+    g_assert_cmpint(answer(r, young)->status, ==, usb_redir_ioerror);
+    usb_rig_wait(r, 2 * MINUTE);
+    g_assert_cmpuint(r->source->retired, <=, 1);
+    end(r);
+}
+
+/* Anything that is answered is a sign of life, and a control request of the guest's a question. */
+static void test_signs(void)
+{
+    UsbRig *r = pending_rig(FAKE_STICK);
+
+    r->source->hold = true;
+    uint64_t in = fake_guest_bulk_in(r->guest, 0x81, 512);
+    usb_rig_run(r);
+    for (unsigned i = 0; i < 5; i++) {
+        uint64_t out = fake_guest_bulk_out(r->guest, 0x02, "x", 1);
+        usb_rig_run(r);
+        usb_rig_wait(r, MINUTE / 2);
+        g_assert_cmpuint(questions(r), ==, 0);
+        fake_source_complete(r->source, (unsigned)fake_source_find(r->source, 0x02),
+                             USB_STATUS_SUCCESS, NULL, 1, false);
+        g_assert_nonnull(answer(r, out));
+    }
+    g_assert_null(answer(r, in));
+    end(r);
+}
+
+/* The streams of a keyboard that nobody touches; its client forgets it: it is given back. */
+static void test_stream(void)
+{
+    UsbRig *r = pending_rig(FAKE_KEYBOARD);
+
+    fake_guest_start_interrupt(r->guest, 0x81);
+    usb_rig_run(r);
+    fake_guest_clear_log(r->guest);
+    usb_rig_wait(r, 100u * (uint64_t)MINUTE);
+    g_assert_cmpuint(r->source->cancels, ==, 0);
+    g_assert_cmpuint(r->source->retired, ==, 0);
+    fake_source_key(r->source, 4);
+    usb_rig_run(r);
+    g_assert_cmpuint(fake_guest_count(r->guest, usb_redir_interrupt_packet), ==, 1);
+
+    r->source->hold = true;
+    usb_rig_wait(r, 5u * MINUTE);
+    g_assert_cmpuint(r->source->retired, ==, 1);
+    end(r);
+}
+
+/* A client that ends requests itself needs no question. */
+static void test_others(void)
+{
+    UsbRig *r = usb_rig_new(FAKE_STICK, USB_SPEED_HIGH, 0);
+
+    usb_rig_enumerate(r);
+    r->source->hold = true;
+    uint64_t in = fake_guest_bulk_in(r->guest, 0x81, 512);
+    usb_rig_run(r);
+    usb_rig_wait(r, USB_TIMEOUT_TRANSFER_US + 10000);
+    g_assert_cmpuint(questions(r), ==, 0);
+    g_assert_cmpint(answer(r, in)->status, ==, usb_redir_ioerror);
+    end(r);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/usb-alive/waits", test_waits);
+    g_test_add_func("/usb-alive/deaf", test_deaf);
+    g_test_add_func("/usb-alive/signs", test_signs);
+    g_test_add_func("/usb-alive/stream", test_stream);
+    g_test_add_func("/usb-alive/others", test_others);
+    return g_test_run();
+}

@@ -1,0 +1,51 @@
+/*
+ * Theory of operation. Some clients let a bulk or interrupt request stay open for as long as the
+ * device likes (USB_QUIRK_TRANSFERS_MAY_PEND), so such a request has no timer: a keyboard that
+ * nobody touches and a printer that is out of paper are in order. What must not be is a request
+ * that waits for a client which has forgotten the device. So when one has waited for
+ * USB_TIMEOUT_PEND_US and nothing at all was answered for the device meanwhile, the client is asked
+ * for the device descriptor. It answers: the request may go on waiting. It does not, within the
+ * timer of a control request: every request that has waited that long ends, the device counts as
+ * silent, and the rest of the story is that of any other time-out.
+ */
+#include <libusb.h>
+
+#include "device_priv.h"
+
+static bool is_question(const Packet *p)
+{
+    return p && p->type == PACKET_INTERNAL && p->kind == USB_REQUEST_CONTROL &&
+           p->setup.request_type == LIBUSB_ENDPOINT_IN &&
+           p->setup.request == LIBUSB_REQUEST_GET_DESCRIPTOR;
+}
+
+/* When the question is due. A control request that is out or waits is as good as the question. */
+uint64_t alive_deadline(const UsbDevice *d)
+{
+    uint64_t since = transfer_pending_since(&d->table);
+
+    if (since == UINT64_MAX || d->control.head || !d->source || d->retired)
+        return UINT64_MAX;
+    return (since > d->heard ? since : d->heard) + USB_TIMEOUT_PEND_US;
+}
+
+void alive_tick(UsbDevice *d)
+{
+    if (alive_deadline(d) > d->now)
+        return;
+    d->heard = d->now; /* refused or not, once in a while is enough */
+    control_ask(d);
+}
+
+void alive_timed_out(UsbDevice *d, const Packet *p)
+{
+    d->deaf = d->deaf || is_question(p);
+}
+
+bool alive_expire(UsbDevice *d, Transfer *out)
+{
+    if (d->deaf && transfer_expire_pending(&d->table, USB_TIMEOUT_PEND_US, out))
+        return true;
+    d->deaf = false;
+    return false;
+}
