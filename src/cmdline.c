@@ -41,8 +41,10 @@ static const Command commands[] = {
      "for "
      "one on a message bus (--dbus-address; libvirt starts qrdp like this)."},
     {"status", "[OPTIONS]", "Show the clients, the USB devices and why a device was refused."},
-    {"usb", "[OPTIONS] list | allow DEVICE | deny DEVICE | detach DEVICE",
-     "List redirected USB devices, or decide about one of them."},
+    {"usb", "[OPTIONS] list | allow DEVICE | deny DEVICE | detach DEVICE | attach DEVICE",
+     "List redirected USB devices, or decide about one of them (a number from the list, or "
+     "VID:PID). "
+     "attach gives the guest one that is plugged into this host (VID:PID, or BUS-DEVICE)."},
     {"passwd", "[OPTIONS] USER",
      "Set the password of USER, read from the terminal or from standard input."},
 };
@@ -468,10 +470,10 @@ static bool finish_usb(Config *config, const Line *line, GError **error)
     static const struct {
         const char *verb;
         guint n; /* words after the verb */
-    } verbs[] = {{"list", 0}, {"allow", 1}, {"deny", 1}, {"detach", 1}};
+    } verbs[] = {{"list", 0}, {"allow", 1}, {"deny", 1}, {"detach", 1}, {"attach", 1}};
     const char *verb = line->words->len > 1 ? g_ptr_array_index(line->words, 1) : NULL;
     if (!verb) {
-        ERR(error, "Say what to do: qrdp usb list, allow DEVICE, deny DEVICE or detach DEVICE");
+        ERR(error, "Say what to do: qrdp usb list, or allow, deny, detach or attach DEVICE");
         return false;
     }
     Guess best = {NULL, SIZE_MAX};
@@ -491,7 +493,7 @@ static bool finish_usb(Config *config, const Line *line, GError **error)
         return false;
     }
     ERR(error, "'qrdp usb' cannot '%s': %s%s%s", verb, best.word ? "did you mean '" : "",
-        best.word ? best.word : "use list, allow, deny or detach", best.word ? "'?" : "");
+        best.word ? best.word : "use list, allow, deny, detach or attach", best.word ? "'?" : "");
     return false;
 }
 

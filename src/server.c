@@ -236,7 +236,7 @@ void server_attach_p2p(Server *server, GDBusConnection *connection, Qmp *qmp)
     g_assert(!server->vm);
     server->qmp = qmp;
     server->vm = vm_new_p2p(connection, &vm_callbacks, server);
-    server->usb = server_usb_new(server);
+    server_usb_start(server);
     g_object_unref(connection);
 }
 
@@ -244,7 +244,7 @@ void server_attach_bus(Server *server, GDBusConnection *connection)
 {
     g_assert(!server->vm);
     server->vm = vm_new_bus(connection, &vm_callbacks, server);
-    server->usb = server_usb_new(server);
+    server_usb_start(server);
 }
 
 /* --- admission --- */
@@ -653,6 +653,7 @@ void server_shutdown(Server *server, int status, const char *reason)
     server->status = status;
     server->reason = g_strdup(reason);
     server_listeners_close(server);
+    server_usb_give_back(server); /* before QEMU's end looks like the loss of a slot */
     stop_all(server, reason);
     /* Not from inside: the caller may be in the middle of something. */
     if (g_hash_table_size(server->peers) == 0)
@@ -697,7 +698,7 @@ bool server_free(Server *server)
     g_hash_table_unref(server->peers); /* joins their threads */
     server->inbox->server = NULL;
     inbox_unref(server->inbox);
-    usb_slots_free(server->usb);
+    server_usb_stop(server);
     vm_free(server->vm);
     qmp_free(server->qmp);
     if (server->quit_idle)

@@ -7,6 +7,7 @@
 #define QRDP_SERVER_PRIV_H
 
 #include "cert.h"
+#include "host_usb.h"
 #include "input.h"
 #include "peer.h"
 #include "peer_display.h"
@@ -66,7 +67,8 @@ struct Server {
 
     Vm *vm;
     Qmp *qmp;
-    UsbSlots *usb; /* from server_attach_*() on */
+    UsbSlots *usb; /* from server_attach_*() on, as the next */
+    HostUsb *host_usb;
     bool vm_ready;
 
     GPtrArray *listeners; /* ServerListener */
@@ -84,7 +86,9 @@ struct Server {
 
 ServerPeer *server_peer(Server *server, guint id); /* NULL: gone */
 /* server_usb.c */
-UsbSlots *server_usb_new(Server *server);
+void server_usb_start(Server *server);
+void server_usb_give_back(Server *server); /* this host's devices */
+void server_usb_stop(Server *server);
 /* server_listen.c */
 GPtrArray *server_listeners_new(void);
 void server_listeners_close(Server *server);

@@ -1,13 +1,19 @@
 /*
  * Between the table of redirection slots (usb_slots.c, main) and the clients' devices (peer_usb.c,
- * each on its peer's thread): answers go to the peer by id, and fall on the floor if it is gone.
+ * each on its peer's thread) or this host's (host_usb.c): answers go to the peer by id, and fall on
+ * the floor if it is gone.
  */
+#include <string.h>
+
 #include "server_priv.h"
 
 static bool on_grant(void *user, guint peer_id, guint device_id, int fd, const char *slot_id,
                      const char *error)
 {
-    ServerPeer *p = server_peer(user, peer_id);
+    Server *server = user;
+    if (peer_id == USB_SLOTS_HOST)
+        return host_usb_granted(server->host_usb, device_id, fd, slot_id, error);
+    ServerPeer *p = server_peer(server, peer_id);
     if (!p)
         return false;
     peer_usb_grant(p->peer, device_id, fd, slot_id, error);
@@ -16,7 +22,12 @@ static bool on_grant(void *user, guint peer_id, guint device_id, int fd, const c
 
 static void on_detach(void *user, guint peer_id, guint device_id, bool close, const char *why)
 {
-    ServerPeer *p = server_peer(user, peer_id);
+    Server *server = user;
+    if (peer_id == USB_SLOTS_HOST) {
+        host_usb_leave(server->host_usb, device_id, close, why);
+        return;
+    }
+    ServerPeer *p = server_peer(server, peer_id);
     if (p)
         peer_usb_leave(p->peer, device_id, close, why);
 }
@@ -29,10 +40,22 @@ void server_peer_usb_flavour(Server *server, guint id, void *flavour)
     p->flavour = g_memdup2(flavour, sizeof(*p->flavour));
 }
 
-UsbSlots *server_usb_new(Server *server)
+void server_usb_start(Server *server)
 {
     static const UsbSlotsCallbacks callbacks = {.grant = on_grant, .detach = on_detach};
-    return usb_slots_new(server->vm, server->qmp, server->config, &callbacks, server);
+    server->usb = usb_slots_new(server->vm, server->qmp, server->config, &callbacks, server);
+    server->host_usb = host_usb_new(server->usb);
+}
+
+void server_usb_give_back(Server *server)
+{
+    host_usb_free(g_steal_pointer(&server->host_usb));
+}
+
+void server_usb_stop(Server *server)
+{
+    server_usb_give_back(server);
+    usb_slots_free(g_steal_pointer(&server->usb));
 }
 
 UsbSlots *server_usb_slots(Server *server)
@@ -45,5 +68,8 @@ char *server_usb_command(Server *server, char **words, bool *ok)
     *ok = false;
     if (!server->usb)
         return g_strdup("The virtual machine is not attached yet.\n");
+    if (words && g_strv_length(words) == 2 && strcmp(words[0], "attach") == 0)
+        return server->host_usb ? host_usb_attach(server->host_usb, words[1], ok)
+                                : g_strdup("This qrdp is about to end.\n");
     return usb_slots_command(server->usb, words, ok);
 }

@@ -1,9 +1,13 @@
 #include "status_client.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "control.h"
 #include "helper_bus.h"
+
+#define ATTACH_SECONDS 30 /* for a device to be read, to be given a slot and to be claimed */
+#define ATTACH_POLL_US 50000
 
 static char **make_request(const Config *config)
 {
@@ -48,12 +52,41 @@ static char *ask(const Config *config, char **words, bool *ok, GError **error)
     return dir ? control_call(dir, words, ok, error) : NULL;
 }
 
+/** qrdp has begun to attach the device that @text starts with: waits for the outcome. @text is
+ * exchanged for the device's line. */
+static bool wait_attached(const Config *config, char **text, GError **error)
+{
+    static const char *const still[] = {"probing", "waiting", "attaching", NULL};
+    g_autofree char *number = g_strndup(*text, strcspn(*text, " "));
+    char *words[] = {(char *)"usb", (char *)"show", number, NULL};
+    gint64 deadline = g_get_monotonic_time() + ATTACH_SECONDS * G_USEC_PER_SEC;
+    bool ok = true;
+    for (;;) {
+        g_autofree char *row = ask(config, words, &ok, error);
+        char state[16] = "";
+        if (!row) {
+            g_clear_pointer(text, g_free);
+            return false;
+        }
+        sscanf(row, "%*s %15s", state);
+        bool done = !ok || !g_strv_contains(still, state) || g_get_monotonic_time() > deadline;
+        if (done) {
+            g_free(*text);
+            *text = g_steal_pointer(&row);
+            return ok && strcmp(state, "connected") == 0;
+        }
+        g_usleep(ATTACH_POLL_US);
+    }
+}
+
 int status_client_run(const Config *config)
 {
     bool ok = false;
     g_autoptr(GError) error = NULL;
     g_auto(GStrv) words = make_request(config);
     g_autofree char *text = ask(config, words, &ok, &error);
+    if (ok && config->mode == CONFIG_USB && strcmp(config->words[0], "attach") == 0)
+        ok = wait_attached(config, &text, &error);
     if (!text) {
         fprintf(stderr, "qrdp: %s\n", error->message);
         return 1;

@@ -433,6 +433,13 @@ void usb_slots_forget(UsbSlots *slots, guint peer_id, guint device_id)
 /* --- the operator ------------------------------------------------------------------------------
  */
 
+guint usb_slots_number(UsbSlots *slots, guint peer_id, guint device_id)
+{
+    const Row *row = find_row(slots, peer_id, device_id);
+
+    return row ? row->number : 0;
+}
+
 guint usb_slots_rows(UsbSlots *slots, UsbSlotsRow *rows, guint max)
 {
     guint n = MIN(slots->rows->len, max);
@@ -464,6 +471,13 @@ void usb_slots_count(UsbSlots *slots, guint *free_slots, guint *total)
     g_ptr_array_unref(list);
 }
 
+static void append_row(GString *out, const Row *row)
+{
+    g_string_append_printf(out, "%-3u %-10s %s%s%s, %s%s%s\n", row->number, row->state, row->text,
+                           row->slot ? " on " : "", row->slot ? row->slot : "", row->label,
+                           *row->why ? ": " : "", row->why);
+}
+
 static char *list_devices(UsbSlots *slots)
 {
     GString *out = g_string_new(NULL);
@@ -471,9 +485,7 @@ static char *list_devices(UsbSlots *slots)
 
     for (guint i = 0; i < slots->rows->len; i++) {
         const Row *row = slots->rows->pdata[i];
-        g_string_append_printf(out, "%-3u %-10s %s%s%s, %s%s%s\n", row->number, row->state,
-                               row->text, row->slot ? " on " : "", row->slot ? row->slot : "",
-                               row->label, *row->why ? ": " : "", row->why);
+        append_row(out, row);
     }
     if (slots->rows->len == 0)
         g_string_append(out, "No USB device is redirected.\n");
@@ -563,7 +575,22 @@ static char *detach(UsbSlots *slots, const char *word, bool *ok)
         *ok = true;
         slots->callbacks->detach(slots->user, row->peer_id, row->device_id, true,
                                  "detached by the operator");
+        if (row->peer_id == USB_SLOTS_HOST)
+            return g_strdup_printf("%s goes back to this host.\n", row->text);
         return g_strdup_printf("%s was detached. Its user can plug it in again.\n", row->text);
+    }
+    return g_strdup_printf("There is no USB device %s: see qrdp usb list.\n", word);
+}
+
+static char *show(UsbSlots *slots, const char *word, bool *ok)
+{
+    for (guint i = 0; i < slots->rows->len; i++) {
+        if (!row_matches(slots->rows->pdata[i], word))
+            continue;
+        GString *out = g_string_new(NULL);
+        append_row(out, slots->rows->pdata[i]);
+        *ok = true;
+        return g_string_free(out, FALSE);
     }
     return g_strdup_printf("There is no USB device %s: see qrdp usb list.\n", word);
 }
@@ -577,6 +604,8 @@ char *usb_slots_command(UsbSlots *slots, char **words, bool *ok)
         *ok = true;
         return list_devices(slots);
     }
+    if (n == 2 && strcmp(words[0], "show") == 0) /* what `qrdp usb attach` waits with */
+        return show(slots, words[1], ok);
     if (n == 2 && strcmp(words[0], "allow") == 0)
         return allow_or_deny(slots, words[1], true, ok);
     if (n == 2 && strcmp(words[0], "deny") == 0)
@@ -584,5 +613,5 @@ char *usb_slots_command(UsbSlots *slots, char **words, bool *ok)
     if (n == 2 && strcmp(words[0], "detach") == 0)
         return detach(slots, words[1], ok);
     return g_strdup("Say: qrdp usb list, or allow, deny or detach with a number from the list or "
-                    "with VID:PID.\n");
+                    "with VID:PID, or attach with VID:PID or BUS-DEVICE.\n");
 }

@@ -20,6 +20,8 @@
 
 typedef struct UsbSlots UsbSlots;
 
+#define USB_SLOTS_HOST 0u /* the "peer" that has this host's own devices: real ids start with 1 */
+
 typedef struct UsbSlotsCallbacks {
     /** The answer to usb_slots_request(): @fd is the slot's socket (the callee's) and @slot_id its
      * chardev, or @fd is -1 and @error one sentence; the device is then parked. May be called more
@@ -53,6 +55,8 @@ void usb_slots_released(UsbSlots *slots, guint peer_id, guint device_id);
 /** The device is gone (@device_id) or all of that peer's are (@device_id 0). */
 void usb_slots_forget(UsbSlots *slots, guint peer_id, guint device_id);
 
+/** What the operator calls a device, 0: there is none. */
+guint usb_slots_number(UsbSlots *slots, guint peer_id, guint device_id);
 /** Verb and arguments of `qrdp usb`; the answer's text, g_free() it. *ok is false for an error. */
 char *usb_slots_command(UsbSlots *slots, char **words, bool *ok);
 

@@ -201,6 +201,7 @@ struct Device {
     bool kernel_bound[MAX_INTERFACES];
     libusb_device_handle *owner[MAX_INTERFACES];
     unsigned opens;
+    bool forbidden; /* its file may not be opened */
 
     uint64_t resets, set_configurations, set_interfaces, clear_halts, stalled_requests;
     uint64_t violations[V_COUNT];

@@ -185,13 +185,20 @@ static void cmd_log(Device *d, char *args, FILE *answer)
     }
 }
 
+/* forbid NAME 0|1 */
+static void cmd_forbid(Device *d, char *args, FILE *answer)
+{
+    d->forbidden = strcmp(word(&args), "1") == 0;
+    fputs("ok", answer);
+}
+
 static const struct {
     const char *verb;
     Handler *run;
 } handlers[] = {
-    {"unplug", cmd_unplug},     {"stall", cmd_stall},   {"error", cmd_error},
-    {"oversize", cmd_oversize}, {"short", cmd_short},   {"delay", cmd_delay},
-    {"hang", cmd_hang},         {"unhang", cmd_unhang}, {"log", cmd_log},
+    {"forbid", cmd_forbid},     {"unplug", cmd_unplug}, {"stall", cmd_stall}, {"error", cmd_error},
+    {"oversize", cmd_oversize}, {"short", cmd_short},   {"delay", cmd_delay}, {"hang", cmd_hang},
+    {"unhang", cmd_unhang},     {"log", cmd_log},
 };
 
 static const char *speed_name(int speed)

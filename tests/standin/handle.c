@@ -23,6 +23,10 @@ int libusb_open(libusb_device *dev, libusb_device_handle **out)
         bus_unlock();
         return LIBUSB_ERROR_NO_DEVICE;
     }
+    if (dev->hw->forbidden) {
+        bus_unlock();
+        return LIBUSB_ERROR_ACCESS;
+    }
     h = calloc(1, sizeof(*h));
     if (!h)
         abort();

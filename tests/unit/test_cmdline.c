@@ -249,7 +249,7 @@ static void test_refusals(void)
         {"qrdp status now", "remove 'now'"},
         {"qrdp usb", "qrdp usb list"},
         {"qrdp usb alow 1", "did you mean 'allow'?"},
-        {"qrdp usb frobnicate", "use list, allow, deny or detach"},
+        {"qrdp usb frobnicate", "use list, allow, deny, detach or attach"},
         {"qrdp usb allow", "qrdp usb list"},
         {"qrdp usb list 1", "takes no device"},
         {"qrdp passwd", "qrdp passwd USER"},

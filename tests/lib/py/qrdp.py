@@ -34,7 +34,9 @@ def plain_binary():
 
 def environment(directory):
     """Sanitizers write their reports into directory, where check_clean finds them."""
-    asan = "log_path=%s/asan:detect_leaks=1:detect_stack_use_after_return=0" % directory
+    # The order of libraries is what a test changes that preloads the libusb stand-in.
+    asan = ("log_path=%s/asan:detect_leaks=1:detect_stack_use_after_return=0:"
+            "verify_asan_link_order=0" % directory)
     ubsan = "log_path=%s/ubsan:print_stacktrace=1:halt_on_error=0" % directory
     lsan = "print_suppressions=0:suppressions=" + os.path.join(
         os.path.dirname(os.path.abspath(__file__)), "..", "lsan.supp")
@@ -68,12 +70,12 @@ class Qrdp:
 
     Qrdp(directory, run=[...]) is "qrdp run -- qemu-system-x86_64 ..." with these arguments;
     Qrdp(directory, serve=["--qmp=PATH"]) is "qrdp serve". credentials: (user, password), or None for a
-    server without login on loopback. directory holds auth, run/ and qrdp.log.
+    server without login on loopback. env is added to its environment. directory holds auth, run/ and qrdp.log.
     """
 
     def __init__(self, directory, run=None, serve=None, credentials=None, options=(), log_level="debug",
                  ready=60, listen="127.0.0.1:0", qemu_program=None,
-                 program=None):
+                 program=None, env=None):
         os.makedirs(directory, exist_ok=True)
         self.directory = directory
         self.run_dir = os.path.join(directory, "run")
@@ -90,7 +92,7 @@ class Qrdp:
             argv.append("--auth-file=" + auth)
         argv += list(options)
         argv += ["--", qemu_program or qemu.QEMU] + list(run) if run is not None else list(serve or ())
-        self.process = Process(argv, self.log_path, env=environment(directory))
+        self.process = Process(argv, self.log_path, env=dict(environment(directory), **(env or {})))
         self.address = None
         if ready:
             try:
