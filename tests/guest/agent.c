@@ -11,7 +11,7 @@
  * see guest.h
  *
  * One thread, one poll loop: a script stuck in a dead device never keeps the agent from answering.
- * Called as "usbwatch", "usbloop", "usbdo", "ttydo", "usbbench" or "sound" it runs that file instead.
+ * Called as "usbwatch", "usbloop", "usbdo", "ttydo", "camera", "usbbench" or "sound" it runs that file instead.
  */
 #include "guest.h"
 
@@ -413,6 +413,8 @@ int main(int argc, char **argv)
         return usbdo_main(argc, argv);
     if (strcmp(name, "ttydo") == 0)
         return ttydo_main(argc, argv);
+    if (strcmp(name, "camera") == 0)
+        return camera_main(argc, argv);
     if (strcmp(name, "usbbench") == 0)
         return usbbench_main(argc, argv);
     if (strcmp(name, "sound") == 0)

@@ -16,7 +16,7 @@ out=$(cd "$out" && pwd)
 modules="virtio_pci virtio_console virtio_gpu virtio_input bochs evdev psmouse?
     xhci_pci ehci_pci uhci_hcd usbhid hid_generic
     usb_storage uas sd_mod ext4 vfat exfat? nls_cp437 nls_ascii nls_utf8? nls_iso8859_1? crc32c_generic?
-    usbserial ftdi_sio cp210x pl2303 cdc_acm cdc_ether usbtest? snd_usb_audio?
+    usbserial ftdi_sio cp210x pl2303 cdc_acm usbtest? snd_usb_audio? uvcvideo
     cdc_ether cdc_subset rndis_host? usblp af_packet"
 
 say() { printf 'guest: %s\n' "$*"; }
@@ -102,6 +102,7 @@ ln -s agent "$root/bin/usbloop"
 ln -s agent "$root/bin/sound"
 ln -s agent "$root/bin/usbdo"
 ln -s agent "$root/bin/ttydo"
+ln -s agent "$root/bin/camera"
 ln -s agent "$root/bin/usbbench"
 install -m 755 "$here/init" "$root/init"
 install -m 644 "$here/profile" "$here/banner" "$root/etc/"

@@ -2,7 +2,7 @@
  * The test guest's one program: agent.c answers the test harness over a virtio-serial port,
  * screen.c draws on the guest's screen, usbwatch.c loads drivers, announces USB devices on the
  * console and mounts sticks, usbloop.c times bulk transfers, usbdo.c makes
- * single USB requests, ttydo.c uses a serial port. Statically linked, runs as root in an
+ * single USB requests, ttydo.c uses a serial port, camera.c a camera. Statically linked, runs as root in an
  * initramfs, talks to tests only.
  */
 #pragma once
@@ -29,6 +29,8 @@ int sound_main(int argc, char **argv);
 int usbdo_main(int argc, char **argv);
 /* Uses a serial port and prints what came of it. */
 int ttydo_main(int argc, char **argv);
+/* Takes pictures from a camera and prints their checksums. */
+int camera_main(int argc, char **argv);
 /* Times commands, control transfers and key events; see usbbench.c. */
 int usbbench_main(int argc, char **argv);
 /* The usbfs node of the first device with these ids, open; -1 if there is none. */

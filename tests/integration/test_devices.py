@@ -57,12 +57,16 @@ def counting(size):
     return bytes((i ^ i >> 8) & 255 for i in range(size))
 
 
-def came(data):
-    """What usbdo prints when these bytes came."""
+def fnv(data):
     total = 2166136261
     for byte in data:
         total = (total ^ byte) * 16777619 & 0xffffffff
-    return "ok %d %s%s" % (len(data), data[:64].hex(), " %08x" % total if len(data) > 64 else "")
+    return total
+
+
+def came(data):
+    """What usbdo prints when these bytes came."""
+    return "ok %d %s%s" % (len(data), data[:64].hex(), " %08x" % fnv(data) if len(data) > 64 else "")
 
 
 def sent(size):
@@ -244,6 +248,29 @@ class ClassTest(DeviceRig):
                 output = self.agent.shell("ping -c 10 -i 0.1 -W 30 -s %d 10.9.0.1" % size, 120)
                 self.assertIn("10 packets received, 0% packet loss", output)
             self.assertIn("pings=30 ", usb.command("state ecm"))
+
+
+    def test_webcam(self):
+        client, usb = self.bring([standin.spec("webcam")])
+        for device in self.twice(usb, "webcam", "uvcvideo"):
+            node = wait_for(lambda: self.agent.run("ls -d /sys/bus/usb/devices/%s:1.0/video4linux/video*" %
+                                                   device["port"])[1].split(), 30, "a camera in the guest")[0]
+            output = self.agent.shell("camera /dev/%s 10" % node.rpartition("/")[2], 180)
+            *pictures, damaged = output.splitlines()
+            numbers = []
+            for picture in pictures:
+                number, size, checksum = picture.split()
+                numbers.append(int(number))
+                self.assertEqual((int(size), checksum), (38400, "%08x" % fnv(yuy2(int(number)))), output)
+            say("pictures %s, %s" % (numbers, damaged))
+            self.assertEqual(len(set(numbers)), 10, output)
+            self.assertEqual(numbers, sorted(numbers), output)
+
+
+def yuy2(number):
+    """The bytes of the webcam's picture of this number (tests/standin/webcam.c)."""
+    return struct.pack("<I", number) + bytes((at * 7 + (at >> 8) + number * 13) & 255
+                                             for at in range(4, 160 * 120 * 2))
 
 
 def ctap(channel, command, data):

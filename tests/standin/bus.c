@@ -22,7 +22,7 @@ static FILE *trace_file;
 
 static const DeviceOps *const kinds[] = {
     &stick_ops, &keyboard_ops, &loop_ops, &ftdi_ops, &cp210x_ops,  &pl2303_ops,
-    &multi_ops, &fido_ops,     &ccid_ops, &ecm_ops,  &headset_ops,
+    &multi_ops, &fido_ops,     &ccid_ops, &ecm_ops,  &headset_ops, &webcam_ops,
 };
 
 static const struct {

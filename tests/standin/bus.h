@@ -230,7 +230,7 @@ struct Xfer {
 };
 
 extern const DeviceOps ccid_ops, ecm_ops, fido_ops, stick_ops, keyboard_ops, loop_ops, ftdi_ops,
-    cp210x_ops, pl2303_ops, multi_ops, headset_ops;
+    cp210x_ops, pl2303_ops, multi_ops, headset_ops, webcam_ops;
 
 /* bus.c */
 void bus_lock(void);

@@ -19,7 +19,7 @@ from wait import wait_for
 
 VENDOR = 0x1209
 PRODUCTS = {"stick": 0x0001, "keyboard": 0x0002, "loop": 0x0003, "multi": 0x0004, "fido": 0x0005,
-            "ccid": 0x0006, "ecm": 0x0007, "headset": 0x0008}
+            "ccid": 0x0006, "ecm": 0x0007, "headset": 0x0008, "webcam": 0x0009}
 # Of every kind, as lsusb shows it.
 IDS = {kind: "%04x:%04x" % (VENDOR, product) for kind, product in PRODUCTS.items()}
 IDS.update({"ftdi": "0403:6001", "cp210x": "10c4:ea60", "pl2303": "067b:2303"})
