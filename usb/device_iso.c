@@ -20,11 +20,12 @@
  * that the network caused it grows by half.
  *
  * What lies at the client cannot be seen, but computed: .play_end is when the completion of the
- * last request is due if the device never waits. What would arrive there later than its predecessor
- * has ended comes too late: the guest has sent too little (gaps_guest), and sending it at once
- * would leave no lead for what follows. So the stream is filled anew. Completions correct .play_end
- * (see IsoClock); when they turn out to be later than the sum of the packets explains, the device
- * has waited for us although the guest was on time (gaps_network).
+ * last request is due if the device never waits. What would arrive there when its predecessor has
+ * nearly ended comes too late: the guest has sent too little (gaps_guest), and sending it at once
+ * would leave no lead for what follows, and perhaps a gap at each request. So the stream is filled
+ * anew. Completions correct .play_end (see IsoClock); when they turn out to be later than the sum
+ * of the packets explains, the device has waited for us although the guest was on time
+ * (gaps_network).
  *
  * More than the lead piles up when a guest catches up after it was held up, or when its clock is
  * faster than the device's. USB_ISO_MAX_EXCESS_US of that is carried as delay. Beyond it new
@@ -43,130 +44,17 @@
  * stall, after which QEMU starts it again with the guest's next packet. OUT packets have no answer
  * in usbredir; that one has failed is told by an iso_stream_status, which fails the guest's next.
  */
-#include "device_priv.h"
+#include "device_iso_priv.h"
 
-#include <assert.h>
 #include <stdlib.h>
-#include <string.h>
 
-#define ISO_MAX_ERRORS 8u
 #define ISO_GAP_US 5000u /* later than that is a gap, not jitter */
 #define ISO_WINDOW 8u    /* an IsoClock's: completions, and no less than ... */
 #define ISO_WINDOW_US 100000u
 #define ISO_MAX_WINDOW 64u /* IN requests */
 #define MICROFRAME_US 125u
 
-typedef enum IsoState {
-    ISO_FILLING,
-    ISO_RUNNING,
-    ISO_DRAINING,
-} IsoState;
-
-/* One URB of an OUT stream, from its first packet to its completion. */
-typedef struct IsoUrb IsoUrb;
-struct IsoUrb {
-    IsoUrb *next;
-    uint32_t id;  /* of its request, once it has one */
-    uint64_t end; /* when its completion is due */
-    uint32_t length;
-    uint32_t n_packets;
-    UsbIsoPacket packets[USB_ISO_MAX_PACKETS_PER_URB];
-    uint8_t *data; /* NULL once the source has it */
-};
-
-typedef struct IsoList {
-    IsoUrb *head, *tail;
-    uint32_t packets;
-    uint64_t bytes;
-} IsoList;
-
-/* How late completions are against what was computed. Late alone says nothing: a client looks at
- * its USB from time to time, and a network delays, many completions at once even. But nothing is
- * ever early, so the least lateness within a while is what the computation was wrong by. */
-typedef struct IsoClock {
-    int64_t least;
-    unsigned n;     /* 0: the window has not begun */
-    uint64_t since; /* it did then */
-    bool settled;   /* the first window is over: it finds what the round trip really is */
-    bool late;      /* the last one was: what a second one adds belongs to the same gap */
-} IsoClock;
-
-struct IsoStream {
-    IsoState state;
-    bool in;
-    bool dropping;         /* OUT: until the lead is normal again */
-    bool held_back;        /* OUT: something waited for a place at the source */
-    uint32_t period;       /* us per packet */
-    uint32_t packet_bytes; /* room of a packet: a service interval's bytes */
-    uint32_t per_urb;
-    uint32_t live;   /* requests */
-    uint32_t window; /* IN: requests to keep outstanding */
-    unsigned errors; /* in a row */
-    uint64_t next_id;
-    uint64_t lead;     /* OUT: us to collect before it starts */
-    uint64_t play_end; /* when the completion of the last request is due, 0 if none was made */
-    uint64_t flush_at, drain_until;
-    IsoClock clock;
-    IsoUrb *open;          /* last of .waiting, takes more packets */
-    IsoList waiting, sent; /* OUT */
-};
-
-static void out_pump(UsbDevice *d, Pipe *pipe);
 static void in_pump(UsbDevice *d, Pipe *pipe);
-
-static UsbIsoStats *stats_of(UsbDevice *d, const IsoStream *s)
-{
-    return s->in ? &d->stats.iso_in : &d->stats.iso_out;
-}
-
-/* ---- lists of URBs ---- */
-
-static void list_append(IsoList *list, IsoUrb *urb)
-{
-    urb->next = NULL;
-    if (list->tail)
-        list->tail->next = urb;
-    else
-        list->head = urb;
-    list->tail = urb;
-    list->packets += urb->n_packets;
-    list->bytes += urb->length;
-}
-
-static IsoUrb *list_take(IsoList *list, uint32_t id)
-{
-    IsoUrb *before = NULL, *urb = list->head;
-
-    while (urb && urb->id != id) { /* nearly always the first */
-        before = urb;
-        urb = urb->next;
-    }
-    if (!urb)
-        return NULL;
-    if (before)
-        before->next = urb->next;
-    else
-        list->head = urb->next;
-    if (list->tail == urb)
-        list->tail = before;
-    list->packets -= urb->n_packets;
-    list->bytes -= urb->length;
-    return urb;
-}
-
-static void urb_free(IsoUrb *urb)
-{
-    free(urb->data);
-    free(urb);
-}
-
-static void list_clear(IsoList *list)
-{
-    IsoUrb *urb;
-
-    while ((urb = list->head))
-        urb_free(list_take(list, urb->id));
-}
 
 /* ---- beginning and end ---- */
 
@@ -234,7 +122,7 @@ static IsoStream *stream_new(const UsbDevice *d, const UsbEndpoint *e, const Red
 }
 
 /* Forgets the stream; what is at the source is withdrawn. */
-static void end(UsbDevice *d, Pipe *pipe)
+void iso_end(UsbDevice *d, Pipe *pipe)
 {
     IsoStream *s = pipe->iso;
     uint32_t cursor = 0;
@@ -258,8 +146,8 @@ void iso_forget(UsbDevice *d, Pipe *pipe)
         return;
     d->iso_requests -= s->live;
     d->stats.iso_out.dropped += s->waiting.packets + s->sent.packets;
-    list_clear(&s->waiting);
-    list_clear(&s->sent);
+    iso_list_clear(&s->waiting);
+    iso_list_clear(&s->sent);
     free(s);
     pipe->iso = NULL;
 }
@@ -269,7 +157,7 @@ void iso_abort(UsbDevice *d, Pipe *pipe)
     if (!pipe->iso)
         return;
     bool told = pipe->iso->state == ISO_DRAINING; /* QEMU has stopped it itself */
-    end(d, pipe);
+    iso_end(d, pipe);
     if (!told)
         redir_send_iso_status(d->redir, 0, USB_STATUS_STALL, pipe->endpoint->address);
 }
@@ -294,17 +182,6 @@ void iso_start(UsbDevice *d, const RedirEvent *event)
         in_pump(d, pipe);
 }
 
-/* The end of a stopped stream that has nothing left. */
-static void end_if_drained(UsbDevice *d, Pipe *pipe)
-{
-    const IsoStream *s = pipe->iso;
-
-    if (!s || s->state != ISO_DRAINING || s->waiting.head || s->live > 0)
-        return;
-    end(d, pipe);
-    control_pump(d);
-}
-
 void iso_stop(UsbDevice *d, uint64_t id, uint8_t endpoint)
 {
     Pipe *pipe = &d->pipes[pipe_index(endpoint)];
@@ -314,14 +191,10 @@ void iso_stop(UsbDevice *d, uint64_t id, uint8_t endpoint)
     if (!s || pipe->endpoint->address != endpoint)
         return;
     if (s->in) {
-        end(d, pipe);
+        iso_end(d, pipe);
         return;
     }
-    s->state = ISO_DRAINING;
-    s->open = NULL;
-    s->drain_until = d->now + USB_ISO_DRAIN_US;
-    out_pump(d, pipe);
-    end_if_drained(d, pipe);
+    iso_out_stop(d, pipe);
 }
 
 bool iso_pipe_draining(const Pipe *pipe)
@@ -363,7 +236,7 @@ static int64_t clock_observe(IsoClock *c, uint64_t now, int64_t late)
 }
 
 /* A completion came that had been expected at @due. */
-static void observe(UsbDevice *d, IsoStream *s, uint64_t due)
+void iso_observe(UsbDevice *d, IsoStream *s, uint64_t due)
 {
     int64_t shift = clock_observe(&s->clock, d->now, (int64_t)(d->now - due));
 
@@ -377,7 +250,7 @@ static void observe(UsbDevice *d, IsoStream *s, uint64_t due)
 
     bool late = s->clock.settled && shift > (int64_t)ISO_GAP_US && shift > 2 * (int64_t)s->period;
     if (late && !s->clock.late) {
-        stats_of(d, s)->gaps_network++;
+        iso_stats(d, s)->gaps_network++;
         s->lead += s->lead / 2;
         if (s->lead > USB_ISO_MAX_LEAD_US)
             s->lead = USB_ISO_MAX_LEAD_US;
@@ -388,18 +261,9 @@ static void observe(UsbDevice *d, IsoStream *s, uint64_t due)
     s->clock.settled = true;
 }
 
-/* OUT: how long the device goes on with what will have reached the client when a request that is
- * made now does. */
-static uint64_t lead_at_client(const UsbDevice *d, const IsoStream *s)
-{
-    uint64_t arrival = d->now + device_round_trip(d);
+/* ---- IN ---- */
 
-    return s->play_end > arrival ? s->play_end - arrival : 0;
-}
-
-/* ---- OUT ---- */
-
-static bool room(UsbDevice *d)
+bool iso_room(UsbDevice *d)
 {
     if (d->iso_requests < USB_ISO_MAX_REQUESTS &&
         d->table.in_flight + DEVICE_CONTROL_RESERVE < USB_MAX_IN_FLIGHT)
@@ -407,184 +271,6 @@ static bool room(UsbDevice *d)
     d->starved = true;
     return false;
 }
-
-static bool submit_out(UsbDevice *d, Pipe *pipe, IsoUrb *urb)
-{
-    IsoStream *s = pipe->iso;
-    UsbRequest request = {
-        .kind = USB_REQUEST_ISO,
-        .endpoint = pipe->endpoint->address,
-        .length = urb->length,
-        .data = urb->data,
-        .n_packets = urb->n_packets,
-        .packets = urb->packets,
-    };
-    uint64_t arrival = d->now + device_round_trip(d);
-
-    urb->id = device_submit(d, &request, TRANSFER_TIMER_ISO, NULL);
-    if (!urb->id) {
-        stats_of(d, s)->dropped += urb->n_packets;
-        urb_free(urb);
-        return false;
-    }
-    if (s->play_end < arrival) {
-        s->play_end = arrival; /* the device begins, or begins again, with this one */
-        s->clock = (IsoClock){0};
-    }
-    s->play_end += (uint64_t)urb->n_packets * s->period;
-    urb->end = s->play_end;
-    free(urb->data);
-    urb->data = NULL;
-    list_append(&s->sent, urb);
-    s->live++;
-    d->iso_requests++;
-    return true;
-}
-
-/* Whether what waits may go; the states of the stream change here. */
-static bool may_go(UsbDevice *d, IsoStream *s)
-{
-    uint32_t closed = s->waiting.packets - (s->open ? s->open->n_packets : 0);
-
-    if (s->state == ISO_RUNNING && lead_at_client(d, s) == 0) {
-        s->state = ISO_FILLING;
-        if (s->held_back)
-            stats_of(d, s)->gaps_limit++;
-        else
-            stats_of(d, s)->gaps_guest++;
-    }
-    s->held_back = false;
-    if (s->state == ISO_FILLING) {
-        if ((uint64_t)closed * s->period + lead_at_client(d, s) < s->lead)
-            return false;
-        s->state = ISO_RUNNING;
-        stats_of(d, s)->lead_us = (uint32_t)((uint64_t)closed * s->period);
-    }
-    return true;
-}
-
-static void send_waiting(UsbDevice *d, Pipe *pipe)
-{
-    IsoStream *s = pipe->iso;
-
-    while (s->waiting.head && s->waiting.head != s->open) {
-        if (!room(d) || s->sent.bytes > USB_ISO_MAX_BYTES) {
-            s->held_back = true; /* until something of it is done */
-            return;
-        }
-        if (!submit_out(d, pipe, list_take(&s->waiting, 0)) && s->live == 0) {
-            iso_abort(d, pipe);
-            return;
-        }
-    }
-}
-
-static void out_pump(UsbDevice *d, Pipe *pipe)
-{
-    IsoStream *s = pipe->iso;
-
-    if (s->waiting.head && s->waiting.head != s->open && may_go(d, s))
-        send_waiting(d, pipe);
-}
-
-static IsoUrb *open_urb(UsbDevice *d, IsoStream *s, uint32_t length)
-{
-    bool equal = d->source && d->source->quirks & USB_QUIRK_EQUAL_ISO_PACKETS;
-    IsoUrb *urb = s->open;
-
-    if (urb && equal && urb->packets[0].length != length)
-        s->open = urb = NULL;
-    if (!urb) {
-        urb = calloc(1, sizeof(*urb));
-        if (!urb ||
-            !(urb->data = malloc((size_t)s->per_urb * (equal ? length : s->packet_bytes) + 1)))
-            abort(); /* at most USB_ISO_MAX_URB_BYTES, or one packet */
-        list_append(&s->waiting, urb);
-        s->open = urb;
-    }
-    return urb;
-}
-
-/* Too much has piled up: nothing more until it is normal. */
-static bool must_drop(const UsbDevice *d, IsoStream *s)
-{
-    uint64_t ahead = (uint64_t)s->waiting.packets * s->period + lead_at_client(d, s);
-
-    if (ahead > s->lead + USB_ISO_MAX_EXCESS_US || s->waiting.bytes > USB_ISO_MAX_BYTES)
-        s->dropping = true;
-    else if (ahead <= s->lead)
-        s->dropping = false;
-    return s->dropping;
-}
-
-void iso_packet(UsbDevice *d, const RedirEvent *event)
-{
-    Pipe *pipe = &d->pipes[pipe_index(event->endpoint)];
-    IsoStream *s = pipe->iso;
-
-    if (!s || s->in || pipe->endpoint->address != event->endpoint || s->state == ISO_DRAINING)
-        return; /* no stream, no answer */
-    d->stats.iso_out.packets++;
-    if (event->length > s->packet_bytes || (event->length > 0 && !event->data)) {
-        d->stats.iso_out.failed++;
-        redir_send_iso_status(d->redir, 0, USB_STATUS_INVAL, event->endpoint);
-        return;
-    }
-    if (must_drop(d, s)) {
-        d->stats.iso_out.dropped++;
-        return;
-    }
-    IsoUrb *urb = open_urb(d, s, event->length);
-    if (event->length > 0)
-        memcpy(urb->data + urb->length, event->data, event->length);
-    urb->packets[urb->n_packets++].length = event->length;
-    urb->length += event->length;
-    s->waiting.packets++;
-    s->waiting.bytes += event->length;
-    if (urb->n_packets == s->per_urb)
-        s->open = NULL;
-    s->flush_at = d->now + USB_ISO_FLUSH_US;
-    out_pump(d, pipe);
-}
-
-static void complete_out(UsbDevice *d, Pipe *pipe, const UsbCompletion *c)
-{
-    IsoStream *s = pipe->iso;
-    UsbStatus status = c->status;
-    IsoUrb *urb = list_take(&s->sent, c->id);
-    uint32_t failed = 0;
-
-    assert(urb);
-    if (status == USB_STATUS_SUCCESS) {
-        s->errors = 0;
-        observe(d, s, urb->end);
-        for (uint32_t i = 0; i < c->n_packets && i < urb->n_packets; i++) {
-            if (c->packets[i].status == USB_STATUS_SUCCESS)
-                continue;
-            status = c->packets[i].status;
-            failed++;
-        }
-        d->stats.bytes_out += urb->length;
-    } else {
-        s->errors++;
-        failed = urb->n_packets;
-    }
-    d->stats.iso_out.failed += failed;
-    d->stats.iso_out.delivered += urb->n_packets - failed;
-    urb_free(urb);
-    if (s->errors >= ISO_MAX_ERRORS) {
-        iso_abort(d, pipe);
-        control_pump(d);
-        return;
-    }
-    if (status != USB_STATUS_SUCCESS && s->state != ISO_DRAINING)
-        redir_send_iso_status(d->redir, 0, status == USB_STATUS_STALL ? USB_STATUS_IOERROR : status,
-                              pipe->endpoint->address);
-    out_pump(d, pipe);
-    end_if_drained(d, pipe);
-}
-
-/* ---- IN ---- */
 
 static void in_pump(UsbDevice *d, Pipe *pipe)
 {
@@ -604,7 +290,7 @@ static void in_pump(UsbDevice *d, Pipe *pipe)
             .packets = packets,
         };
 
-        if (!room(d))
+        if (!iso_room(d))
             return;
         if (!device_submit(d, &request, TRANSFER_TIMER_ISO, NULL)) {
             if (s->live == 0)
@@ -656,7 +342,7 @@ static void complete_in(UsbDevice *d, Pipe *pipe, const UsbCompletion *c)
         } else {
             s->play_end += urb_us;
         }
-        observe(d, s, s->play_end);
+        iso_observe(d, s, s->play_end);
         deliver(d, pipe, c);
     } else if (!c->retry_in) {
         deliver(d, pipe, c);
@@ -681,7 +367,7 @@ void iso_complete(UsbDevice *d, const Transfer *transfer, const UsbCompletion *c
     if (pipe->iso->in)
         complete_in(d, pipe, c);
     else
-        complete_out(d, pipe, c);
+        iso_out_complete(d, pipe, c);
 }
 
 void iso_pump(UsbDevice *d, Pipe *pipe)
@@ -691,13 +377,7 @@ void iso_pump(UsbDevice *d, Pipe *pipe)
     if (pipe->iso->in)
         in_pump(d, pipe);
     else
-        out_pump(d, pipe);
-}
-
-/* When the guest has gone quiet: what it has sent will not become more. */
-static uint64_t flush_deadline(const IsoStream *s)
-{
-    return s->in || !s->waiting.head || s->held_back ? UINT64_MAX : s->flush_at;
+        iso_out_pump(d, pipe);
 }
 
 uint64_t iso_deadline(const UsbDevice *d)
@@ -707,11 +387,8 @@ uint64_t iso_deadline(const UsbDevice *d)
     for (unsigned i = 0; i < DEVICE_PIPES; i++) {
         const IsoStream *s = d->pipes[i].iso;
 
-        if (!s)
-            continue;
-        uint64_t next = s->state == ISO_DRAINING ? s->drain_until : flush_deadline(s);
-        if (next < deadline)
-            deadline = next;
+        if (s && !s->in && iso_out_deadline(s) < deadline)
+            deadline = iso_out_deadline(s);
     }
     return deadline;
 }
@@ -719,17 +396,7 @@ uint64_t iso_deadline(const UsbDevice *d)
 void iso_tick(UsbDevice *d)
 {
     for (unsigned i = 0; i < DEVICE_PIPES; i++) {
-        Pipe *pipe = &d->pipes[i];
-        IsoStream *s = pipe->iso;
-
-        if (s && s->state == ISO_DRAINING && d->now >= s->drain_until) {
-            end(d, pipe);
-            control_pump(d);
-        } else if (s && d->now >= flush_deadline(s)) {
-            s->open = NULL;
-            s->state = ISO_FILLING;
-            s->flush_at = d->now + USB_ISO_FLUSH_US;
-            send_waiting(d, pipe);
-        }
+        if (d->pipes[i].iso && !d->pipes[i].iso->in)
+            iso_out_tick(d, &d->pipes[i]);
     }
 }

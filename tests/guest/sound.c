@@ -53,6 +53,18 @@ static int configure(int fd, unsigned rate, unsigned channels)
         perror("HW_PARAMS");
         return -1;
     }
+    struct snd_pcm_sw_params sw = {
+        .period_step = 1,
+        .avail_min = 1,
+        .start_threshold =
+            channels == 2 ? rate * BUFFER_MS / 1000 : 1, /* play from a full buffer */
+        .stop_threshold = rate * BUFFER_MS / 1000,
+        .boundary = 1ul << 30,
+    };
+    if (ioctl(fd, SNDRV_PCM_IOCTL_SW_PARAMS, &sw) < 0) {
+        perror("SW_PARAMS");
+        return -1;
+    }
     return ioctl(fd, SNDRV_PCM_IOCTL_PREPARE);
 }
 

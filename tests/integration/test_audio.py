@@ -1,14 +1,13 @@
 """A headset at the client, played and recorded by a Linux guest through snd-usb-audio."""
 
+import base64
 import re
 
 import audio
 import rig
 import standin
-from rig import SharedRig, say
+from rig import SharedRig, full, say
 from wait import wait_for
-
-START_UP = 1  # gaps that the first start may cost
 
 
 class AudioTest(SharedRig):
@@ -54,8 +53,9 @@ class AudioTest(SharedRig):
         self.assertEqual(log["violations"], 0, log)
         recorded = audio.packets(record)
         heard = audio.sounding(recorded)
-        frames = audio.check_numbers(heard)
-        self.assertEqual(frames, told["frames"], "frames that the headset has got")
+        frames = audio.check_numbers(heard, told["xruns"])
+        if told["xruns"] == 0:
+            self.assertEqual(frames, told["frames"], "frames that the headset has got")
         # One packet is a millisecond at the device: how many of them the tone took says its pitch.
         loud = [data for _, data in heard if any(data)]
         left = audio.samples(b"".join(loud))[0::2]
@@ -68,9 +68,9 @@ class AudioTest(SharedRig):
         self.assertEqual((figures["failed"], figures["dropped"]), (0, 0))
         gaps = log["ep01.gaps"] - before.get("ep01.gaps", 0)
         say("%d Hz, %d ms: %.1f Hz heard, %d packets; %d gaps at the device, %d of them the guest's; "
-            "lead %d ms, round trip %.1f ms, %d xruns in the guest" % (
+            "%d the network's; lead %d ms, round trip %.1f ms, %d xruns in the guest" % (
                 rate, milliseconds, pitch, len(recorded), gaps, figures["gaps_guest"],
-                figures["lead_us"] / 1000, self.server.status()["usb"]["devices"][-1]["round_trip_us"] / 1000,
+                figures["gaps_network"], figures["lead_us"] / 1000, self.server.status()["usb"]["devices"][-1]["round_trip_us"] / 1000,
                 told["xruns"]))
         return gaps, figures
 
@@ -84,3 +84,42 @@ class AudioTest(SharedRig):
         gaps, figures = self.play(usb, record, 44100, 3000, 120)
         self.assertLessEqual(gaps, figures["gaps_guest"], "gaps that were not the guest's")
         self.assertEqual({len(data) for _, data in audio.packets(record)}, {176, 180})
+
+    def test_microphone(self):
+        usb, _ = self.headset()
+        self.sound("record pcmC0D0c 48000 2000 /tmp/recorded", 120)
+        wait_for(lambda: self.figures("iso_in").get("packets", 0) > 2000, 20, "qrdp's own figures")
+        log, figures = usb.log("headset"), self.figures("iso_in")
+        self.assertEqual(log["violations"], 0, log)
+        self.assertEqual((figures["failed"], figures["dropped"]), (0, 0))
+        data = base64.b64decode(self.vm.agent.shell("base64 /tmp/recorded; rm /tmp/recorded", 60))
+        values = audio.samples(data)
+        self.assertEqual(len(values), 2 * 48000)
+        # The tone repeats after 48 samples; QEMU gives the guest empty packets while it has too few.
+        steady = sum(1 for a, b in zip(values, values[48:]) if a == b and (a or b))
+        pitch = audio.frequency(values, len(values) / 48000)
+        say("2000 ms: %.1f Hz recorded, %.1f %% without a break; %d gaps at the device" % (
+            pitch, 100 * steady / len(values), log["ep82.gaps"]))
+        self.assertGreater(steady, 0.8 * len(values))
+        self.assertTrue(970 <= pitch <= 1010, "the tone has %.1f Hz" % pitch)
+        self.assertLessEqual(log["ep82.gaps"], figures["gaps_network"])
+
+    @full
+    def test_half_a_minute(self):
+        usb, record = self.headset()
+        gaps, figures = self.play(usb, record, 48000, 30000, 300)
+        self.assertLessEqual(gaps, figures["gaps_guest"], "gaps that were not the guest's")
+
+    @full
+    def test_half_a_minute_50_ms(self):
+        usb, record = self.headset(network=50)
+        gaps, figures = self.play(usb, record, 44100, 30000, 300)
+        self.assertLessEqual(gaps, figures["gaps_guest"] + 1, "gaps that were not the guest's")
+        self.assertGreater(figures["lead_us"], 100000)
+
+    @full
+    def test_asynchronous(self):
+        usb, record = self.headset(sync="async")
+        gaps, figures = self.play(usb, record, 48000, 5000, 120)
+        self.assertGreater(usb.log("headset")["ep83.packets"], 1000)
+        self.assertLessEqual(gaps, figures["gaps_guest"], "gaps that were not the guest's")
