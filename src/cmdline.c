@@ -65,6 +65,7 @@ typedef enum OptionId {
     OPT_USB_POLICY,
     OPT_USB_SLOTS,
     OPT_USB_BOOT,
+    OPT_USB_GRACE,
     OPT_STALL_SECONDS,
     OPT_SANDBOX,
     OPT_PRINT_READY,
@@ -109,6 +110,8 @@ static const Option options[] = {
     {"--usb-slots", OPT_USB_SLOTS, "N", IN_RUN, "USB devices to have room for from the start (4)"},
     {"--usb-boot", OPT_USB_BOOT, "N", IN_SERVERS,
      "start from redirected sticks at this place in the boot order; or off, auto (auto)"},
+    {"--usb-grace", OPT_USB_GRACE, "SECONDS", IN_SERVERS,
+     "how long a device stays in the guest when its client's network fails (10)"},
     {"--stall-seconds", OPT_STALL_SECONDS, "N", IN_SERVERS,
      "cut a client off that reads nothing for so long (20)"},
     {"--sandbox", OPT_SANDBOX, "on|off", IN_SERVERS,
@@ -385,6 +388,8 @@ static bool apply(Config *config, GPtrArray *listen, const Given *given, GError 
         return number(given, &config->usb_slots, error);
     case OPT_USB_BOOT:
         return boot_place(given, &config->usb_boot, error);
+    case OPT_USB_GRACE:
+        return number(given, &config->usb_grace, error);
     case OPT_STALL_SECONDS:
         return number(given, &config->stall_seconds, error);
     case OPT_SANDBOX:

@@ -27,6 +27,7 @@ Config *config_new(ConfigMode mode)
     config->mode = mode;
     config->usb_slots = CONFIG_DEFAULT_USB_SLOTS;
     config->usb_boot = CONFIG_USB_BOOT_AUTO;
+    config->usb_grace = CONFIG_DEFAULT_USB_GRACE;
     config->stall_seconds = CONFIG_DEFAULT_STALL_SECONDS;
     config->sandbox = true;
     config->keymap = g_strdup("us");
@@ -176,6 +177,12 @@ static bool check_numbers(const Config *config, GError **error)
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
                     "--usb-boot=%d: give a bootindex from 0 to %d, or off", config->usb_boot,
                     CONFIG_MAX_USB_BOOT);
+        return false;
+    }
+    if (config->usb_grace > CONFIG_MAX_USB_GRACE) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+                    "--usb-grace=%u: give a number of seconds from 0 (off) to %u",
+                    config->usb_grace, CONFIG_MAX_USB_GRACE);
         return false;
     }
     if (config->stall_seconds < 1 || config->stall_seconds > CONFIG_MAX_STALL_SECONDS) {

@@ -42,6 +42,7 @@ typedef struct Config {
     char *usb_policy;       /* usbredirfilter rules or NULL */
     unsigned usb_slots;     /* RUN: slots plugged at start, 0..28, default 4 */
     int usb_boot;           /* bootindex of the first slot, or one of CONFIG_USB_BOOT_* */
+    unsigned usb_grace;     /* seconds that a device waits for its client, 0: none, default 10 */
     bool sandbox;           /* confine the process (sandbox.h), default true */
     unsigned stall_seconds; /* a client that stops reading is cut off after this, default 20 */
     bool print_ready;       /* "READY rdp=ADDR:PORT" on stdout once clients can connect */
@@ -53,6 +54,8 @@ typedef struct Config {
 
 #define CONFIG_DEFAULT_LISTEN "127.0.0.1:3389"
 #define CONFIG_DEFAULT_USB_SLOTS 4u
+#define CONFIG_DEFAULT_USB_GRACE 10u
+#define CONFIG_MAX_USB_GRACE 600u
 #define CONFIG_DEFAULT_STALL_SECONDS 20u
 #define CONFIG_MAX_STALL_SECONDS 3600u
 

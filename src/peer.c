@@ -96,8 +96,8 @@ static void on_stop(Peer *peer, void *data)
 {
     const Stop *stop = data;
     peer_end(peer,
-             stop->stop == PEER_STOP_TAKEOVER ? ERRINFO_DISCONNECTED_BY_OTHER_CONNECTION
-                                              : ERRINFO_RPC_INITIATED_DISCONNECT,
+             stop->stop == PEER_STOP_SHUTDOWN ? ERRINFO_RPC_INITIATED_DISCONNECT
+                                              : ERRINFO_DISCONNECTED_BY_OTHER_CONNECTION,
              "%s", stop->reason);
 }
 
@@ -105,6 +105,7 @@ void peer_stop(Peer *peer, PeerStop stop, const char *reason)
 {
     Stop *s = g_new(Stop, 1);
     *s = (Stop){.stop = stop, .reason = g_strdup(reason)};
+    atomic_store(&peer->stop, (int)stop + 1);
     peer_post(peer, on_stop, s, stop_free);
 }
 
@@ -259,6 +260,32 @@ void peer_usb_grant(Peer *peer, guint device_id, int fd, const char *slot_id, co
     *word = (UsbWord){
         .device_id = device_id, .fd = fd, .slot_id = g_strdup(slot_id), .text = g_strdup(error)};
     peer_post(peer, on_usb_grant, word, usb_word_free);
+}
+
+typedef struct UsbReturn {
+    guint device_id;
+    Slot *slot;
+} UsbReturn;
+
+static void usb_return_free(gpointer data)
+{
+    UsbReturn *r = data;
+    slot_free(r->slot); /* nobody took it */
+    g_free(r);
+}
+
+static void on_usb_return(Peer *peer, void *data)
+{
+    UsbReturn *r = data;
+    if (peer->usb)
+        peer_usb_resume(peer->usb, r->device_id, g_steal_pointer(&r->slot));
+}
+
+void peer_usb_take_back(Peer *peer, guint device_id, Slot *slot)
+{
+    UsbReturn *r = g_new0(UsbReturn, 1);
+    *r = (UsbReturn){.device_id = device_id, .slot = slot};
+    peer_post(peer, on_usb_return, r, usb_return_free);
 }
 
 static void on_usb_leave(Peer *peer, void *data)

@@ -13,6 +13,7 @@
 #include "config.h"
 #include "framebuffer.h"
 #include "server.h"
+#include "slot.h"
 
 #define PEER_HANDSHAKE_US 30000000 /* from accept to an active session */
 
@@ -32,8 +33,9 @@ typedef struct PeerParams {
 
 /** What the client is told when we end its session. */
 typedef enum PeerStop {
-    PEER_STOP_SHUTDOWN, /* qrdp or the VM ends */
-    PEER_STOP_TAKEOVER, /* another client took the console */
+    PEER_STOP_SHUTDOWN,  /* qrdp or the VM ends */
+    PEER_STOP_TAKEOVER,  /* another client took the console */
+    PEER_STOP_RECONNECT, /* and it is the same user, who will want the USB devices back */
 } PeerStop;
 
 Peer *peer_new(const PeerParams *params);
@@ -71,6 +73,8 @@ void peer_mouse_mode(Peer *peer, bool absolute);
 
 /** @fd is taken, also if the peer has ended meanwhile. */
 void peer_usb_grant(Peer *peer, guint device_id, int fd, const char *slot_id, const char *error);
+/** Takes the detached @slot of a suspended device, which is the peer's @device_id. */
+void peer_usb_take_back(Peer *peer, guint device_id, Slot *slot);
 void peer_usb_leave(Peer *peer, guint device_id, bool close, const char *why);
 
 #endif

@@ -30,6 +30,7 @@ void peer_login_report(Peer *peer, bool ok)
 
     ServerLogin *login = g_new0(ServerLogin, 1);
     login->ok = ok;
+    login->password = ok && !auth_snapshot_is_empty(peer->auth);
     g_strlcpy(login->user, peer->user ? peer->user : "", sizeof(login->user));
     server_post(peer->server, peer->id, server_peer_login, login, g_free);
 }

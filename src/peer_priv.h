@@ -43,6 +43,7 @@ struct Peer {
 
     /* Any thread. */
     atomic_bool handshaken;       /* the session is active */
+    atomic_int stop;              /* PeerStop + 1 once main has asked, also if nobody listens */
     atomic_int_least64_t busy_us; /* since when the loop is in one dispatch; 0: it waits */
     /* A reason may be set by main and read by the peer at its end: too small for a post, and the
      * peer may be stuck in FreeRDP when it is set. */
@@ -73,6 +74,7 @@ struct Peer {
     bool login_reported;
     bool active;
     bool ended;
+    bool frozen;                          /* it ended because the client seems to be unreachable */
     uint32_t error_info;                  /* for the client; 0: it left by itself */
     char *reason;                         /* for the log */
     char *user;                           /* as the client gave it */

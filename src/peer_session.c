@@ -10,6 +10,11 @@
  * the display and the channels go, then the client hears why (error info, disconnect), and the
  * socket is closed only after the client had a moment to read that: a close with unread input
  * would be a reset, which throws away what is still on its way.
+ *
+ * Only a client that did not mean to go keeps its USB devices in the guest for a while: the network
+ * failed, or the same user is back on another connection. One that signs off sends a Disconnect
+ * Provider Ultimatum (MS-RDPBCGR 1.3.1.4.1; FreeRDP 3.10 does not) or at least closes TLS as
+ * one should; one that breaks the protocol leaves a connection that still stands.
  */
 #include <freerdp/freerdp.h>
 #include <freerdp/input.h>
@@ -23,6 +28,7 @@
 #include "client_socket.h"
 #include "peer_priv.h"
 #include "peer_quirks.h"
+#include "peer_tls.h"
 #include "rdploop.h"
 
 #define RECEIVE_BURST 64 /* PDUs handled before channels and output get their turn */
@@ -145,9 +151,11 @@ static void end_if_frozen(Peer *peer)
         !client_socket_progress(peer->watch_fd, &queued, &mark) || queued > 0)
         peer->undelivered_us = now;
     if (since && now - MAX(since, peer->undelivered_us) >
-                     (uint64_t)peer->config->stall_seconds * G_USEC_PER_SEC)
+                     (uint64_t)peer->config->stall_seconds * G_USEC_PER_SEC) {
+        peer->frozen = true;
         peer_end(peer, ERRINFO_GRAPHICS_SUBSYSTEM_FAILED,
                  "it acknowledged no picture for %u seconds", peer->config->stall_seconds);
+    }
 }
 
 static gboolean on_status_timer(gpointer data)
@@ -529,6 +537,34 @@ static void say_goodbye(Peer *peer)
         linger(peer);
 }
 
+static bool signed_off(const Peer *peer)
+{
+    return peer_tls_has_closed() || (peer->client && peer->client->context &&
+                                     peer->client->context->disconnectUltimatum != 0);
+}
+
+static bool was_cut(Peer *peer)
+{
+    g_mutex_lock(&peer->cut_lock);
+    bool cut = peer->cut_reason;
+    g_mutex_unlock(&peer->cut_lock);
+    return cut;
+}
+
+/* Whether the client may be about to come back. */
+static bool may_return(Peer *peer)
+{
+    int stop = atomic_load(&peer->stop);
+
+    if (!peer->authenticated || auth_snapshot_is_empty(peer->auth) || peer->config->usb_grace == 0)
+        return false;
+    if (stop)
+        return stop == (int)PEER_STOP_RECONNECT + 1;
+    if (peer->frozen || was_cut(peer))
+        return true;
+    return !peer->error_info && !signed_off(peer) && client_socket_is_dead(peer->watch_fd);
+}
+
 void peer_session_close(Peer *peer)
 {
     freerdp_peer *client = peer->client;
@@ -540,6 +576,8 @@ void peer_session_close(Peer *peer)
         input_release_all(peer->input);
     if (peer->login_tried && !peer->authenticated)
         peer_login_report(peer, false);
+    if (peer->usb && may_return(peer))
+        peer_usb_suspend(peer->usb);
     g_clear_pointer(&peer->usb, peer_usb_free);
     g_clear_pointer(&peer->display, peer_display_free);
     g_clear_pointer(&peer->dvcs, dvc_manager_free);

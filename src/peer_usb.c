@@ -1,10 +1,12 @@
 /*
- * Each device of the client walks through four phases:
+ * Each device of the client walks through these phases:
  *
  *   PROBING   a UsbProbe reads its descriptors; a device that answers nonsense is retired.
  *   WAITING   main judges the descriptors by policy and looks for a slot.
  *   PARKED    main said no. The channel stays open and silent, because FreeRDP forgets a device
  *             whose channel is closed; `qrdp usb allow` makes main answer again.
+ *   RESUMING  main has kept a slot with the same device from an earlier connection of the same
+ *             user (usb_keeper.h): a UsbReplay makes sure of it.
  *   ATTACHED  a Slot shows it to the guest.
  *
  * A device leaves when its source goes (unplug, client gone), when QEMU's end of the slot makes no
@@ -30,7 +32,13 @@
 #define PEER_USB_MAX_BREAKS 3u /* slots a device may lose to QEMU before it stays parked */
 #define PEER_USB_QUEUE_LOW (256u * 1024u)
 
-typedef enum Phase { PHASE_PROBING, PHASE_WAITING, PHASE_PARKED, PHASE_ATTACHED } Phase;
+typedef enum Phase {
+    PHASE_PROBING,
+    PHASE_WAITING,
+    PHASE_PARKED,
+    PHASE_RESUMING,
+    PHASE_ATTACHED
+} Phase;
 
 typedef struct Device {
     PeerUsb *usb;
@@ -42,6 +50,7 @@ typedef struct Device {
     bool close_slot;   /* the slot is over, the device itself may stay */
     UsbSource *source; /* NULL once it is gone */
     UsbProbe *probe;
+    UsbReplay *replay; /* RESUMING */
     UsbDescriptors *descriptors;
     Slot *slot;
     char *subject;
@@ -67,66 +76,42 @@ static gint last_device_id; /* process-wide, atomic: ids are never reused */
 
 /* --- what main is told ----------------------------------------------------------------------- */
 
-typedef struct Report {
-    guint device_id;
-    UsbDescriptors *descriptors;
-    char *label, *why;
-    const char *state;
-    UsbDeviceStats figures;
-} Report;
-
-static void report_free(void *data)
-{
-    Report *r = data;
-
-    if (r->descriptors)
-        usb_descriptors_unref(r->descriptors);
-    g_free(r->label);
-    g_free(r->why);
-    g_free(r);
-}
-
-static void main_request(Server *server, guint peer_id, void *data)
-{
-    Report *r = data;
-
-    usb_slots_request(server_usb_slots(server), peer_id, r->device_id, r->descriptors, r->label);
-}
-
 static void main_note(Server *server, guint peer_id, void *data)
 {
-    Report *r = data;
+    ServerUsb *r = data;
 
     usb_slots_note(server_usb_slots(server), peer_id, r->device_id, r->label, r->state, r->why);
 }
 
 static void main_released(Server *server, guint peer_id, void *data)
 {
-    usb_slots_released(server_usb_slots(server), peer_id, ((Report *)data)->device_id);
+    usb_slots_released(server_usb_slots(server), peer_id, ((ServerUsb *)data)->device_id);
 }
 
 static void main_figures(Server *server, guint peer_id, void *data)
 {
-    Report *r = data;
+    ServerUsb *r = data;
 
     usb_slots_figures(server_usb_slots(server), peer_id, r->device_id, &r->figures);
 }
 
-static void main_forget(Server *server, guint peer_id, void *data)
+static ServerUsb *new_word(const Device *device)
 {
-    usb_slots_forget(server_usb_slots(server), peer_id, ((Report *)data)->device_id);
+    ServerUsb *word = g_new0(ServerUsb, 1);
+
+    word->device_id = device->id;
+    word->descriptors = device->descriptors ? usb_descriptors_ref(device->descriptors) : NULL;
+    word->label = g_strdup(device->subject);
+    return word;
 }
 
 static void tell_main(Device *device, ServerFunc func, const char *state, const char *why)
 {
-    Report *r = g_new0(Report, 1);
+    ServerUsb *word = new_word(device);
 
-    r->device_id = device->id;
-    r->descriptors = device->descriptors ? usb_descriptors_ref(device->descriptors) : NULL;
-    r->label = g_strdup(device->subject);
-    r->state = state;
-    r->why = g_strdup(why ? why : "");
-    server_post(device->usb->server, device->usb->peer_id, func, r, report_free);
+    word->state = state;
+    word->why = g_strdup(why ? why : "");
+    server_post(device->usb->server, device->usb->peer_id, func, word, server_usb_free_word);
 }
 
 /* --- devices -----------------------------------------------------------------------------------
@@ -173,6 +158,7 @@ static void leave_slot(Device *device)
     device->close_slot = false;
     if (!device->slot)
         return;
+    usb_replay_free(g_steal_pointer(&device->replay));
     slot_free(g_steal_pointer(&device->slot)); /* closing its fd makes QEMU unplug it */
     if (device->source)
         park(device);
@@ -184,6 +170,7 @@ static void device_free(void *data)
     Device *device = data;
 
     usb_probe_free(device->probe);
+    usb_replay_free(device->replay);
     slot_free(device->slot);
     if (device->source)
         usb_source_set_sink(device->source, NULL, NULL);
@@ -218,7 +205,7 @@ static void on_probed(void *user, UsbDescriptors *descriptors, const char *error
              usb_speed_name(descriptors->speed));
     park(device);
     device->phase = PHASE_WAITING;
-    tell_main(device, main_request, NULL, NULL);
+    tell_main(device, server_peer_usb_request, NULL, NULL);
 }
 
 static void report_flavour(PeerUsb *usb)
@@ -357,10 +344,90 @@ void peer_usb_detach(PeerUsb *usb, guint device_id, bool close_channel, const ch
     }
     UsbSource *source = g_steal_pointer(&device->source);
     usb_probe_free(g_steal_pointer(&device->probe));
+    usb_replay_free(g_steal_pointer(&device->replay));
     slot_free(g_steal_pointer(&device->slot)); /* cancels what is in flight */
     usb_source_set_sink(source, NULL, NULL);
     source->ops->retire(source, why);
     doom(device, "closed");
+}
+
+/* --- a client that is away for a moment ----------------------------------------------------------
+ */
+
+static void suspend(Device *device)
+{
+    UsbDevice *usb_device = slot_device(device->slot);
+    const char *why = NULL;
+
+    usb_replay_free(g_steal_pointer(&device->replay));
+    if (!usb_device_is_suspended(usb_device)) {
+        if (!usb_device_can_suspend(usb_device, &why)) {
+            log_info(device->subject, "not kept for its client: %s", why);
+            return;
+        }
+        usb_device_suspend(usb_device);
+        if (usb_device_state(usb_device) != USB_DEVICE_CONNECTED)
+            return; /* QEMU has gone, too */
+    }
+    ServerUsb *word = new_word(device);
+    word->slot = g_steal_pointer(&device->slot);
+    slot_detach(word->slot);
+    device->phase = PHASE_PARKED;
+    server_post(device->usb->server, device->usb->peer_id, server_peer_usb_suspended, word,
+                server_usb_free_word);
+}
+
+void peer_usb_suspend(PeerUsb *usb)
+{
+    GHashTableIter iter;
+    void *value;
+
+    g_hash_table_iter_init(&iter, usb->devices);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        Device *device = value;
+        if (device->slot && !device->doomed && !device->close_slot)
+            suspend(device);
+    }
+}
+
+static void on_replayed(void *user, const char *error)
+{
+    Device *device = user;
+    uint64_t now = (uint64_t)g_get_monotonic_time();
+
+    usb_replay_free(g_steal_pointer(&device->replay));
+    if (!error) {
+        device->phase = PHASE_ATTACHED;
+        log_info(device->subject, "given back to the guest on slot %s", slot_id(device->slot));
+        tell_main(device, main_note, "connected", NULL);
+        usb_device_resume(slot_device(device->slot), device->source, now);
+        return;
+    }
+    if (device->source->gone) {
+        device->source = NULL;
+        doom(device, error);
+        return;
+    }
+    log_warning(device->subject, "unplugged from the guest, and plugged in as a new device: %s",
+                error);
+    usb_source_set_sink(device->source, &parked_sink, device);
+    device->ask_again = device->close_slot = true;
+    reap_later(device->usb);
+}
+
+void peer_usb_resume(PeerUsb *usb, guint device_id, Slot *slot)
+{
+    Device *device = find_device(usb, device_id);
+
+    if (!device || device->phase != PHASE_WAITING || !device->source) {
+        slot_free(slot); /* the device has been unplugged at last */
+        return;
+    }
+    device->phase = PHASE_RESUMING;
+    device->slot = slot;
+    slot_attach(slot, usb->context, &slot_callbacks, device);
+    device->replay = usb_replay_new(slot_device(slot), device->source,
+                                    (uint64_t)g_get_monotonic_time(), on_replayed, device);
 }
 
 /* --- how long it takes -------------------------------------------------------------------------
@@ -381,7 +448,7 @@ void peer_usb_sent(PeerUsb *usb)
 /* What streams have done, if any runs. */
 static void report_figures(Device *device)
 {
-    Report *r = g_new0(Report, 1);
+    ServerUsb *r = g_new0(ServerUsb, 1);
 
     usb_device_stats(slot_device(device->slot), &r->figures);
     uint64_t packets =
@@ -392,7 +459,7 @@ static void report_figures(Device *device)
     }
     device->reported = packets;
     r->device_id = device->id;
-    server_post(device->usb->server, device->usb->peer_id, main_figures, r, report_free);
+    server_post(device->usb->server, device->usb->peer_id, main_figures, r, server_usb_free_word);
 }
 
 void peer_usb_report(PeerUsb *usb)
@@ -429,14 +496,14 @@ static void reap(PeerUsb *usb)
         Device *device = value;
         if (device->doomed) {
             slot_free(g_steal_pointer(&device->slot)); /* before main hears that it is free */
-            tell_main(device, main_forget, NULL, NULL);
+            tell_main(device, server_peer_usb_forget, NULL, NULL);
             g_hash_table_iter_remove(&iter);
         } else if (device->close_slot) {
             leave_slot(device);
             if (device->ask_again && device->source) {
                 device->ask_again = false;
                 device->phase = PHASE_WAITING;
-                tell_main(device, main_request, NULL, NULL);
+                tell_main(device, server_peer_usb_request, NULL, NULL);
             }
         }
     }
@@ -453,6 +520,8 @@ static uint64_t next_deadline(PeerUsb *usb)
         Device *device = value;
         if (device->probe)
             next = MIN(next, usb_probe_deadline(device->probe));
+        if (device->replay)
+            next = MIN(next, usb_replay_deadline(device->replay));
     }
     return next;
 }
@@ -484,6 +553,8 @@ static gboolean timer_dispatch(GSource *source, GSourceFunc callback, gpointer u
         Device *device = l->data;
         if (device->probe && usb_probe_deadline(device->probe) <= now)
             usb_probe_tick(device->probe, now);
+        if (device->replay && usb_replay_deadline(device->replay) <= now)
+            usb_replay_tick(device->replay, now);
     }
     g_list_free(devices);
     if (usb->reap)

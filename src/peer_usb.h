@@ -11,6 +11,7 @@
 
 #include "dvc.h"
 #include "server.h"
+#include "slot.h"
 
 typedef struct PeerUsb PeerUsb;
 
@@ -31,6 +32,11 @@ void peer_usb_receiving(PeerUsb *usb, bool on);
 void peer_usb_sent(PeerUsb *usb);
 /** Tells main how long qrdp held USB bytes (server_peer_usb_latency), if there is news. */
 void peer_usb_report(PeerUsb *usb);
+/** The client is away without having meant to go: hands the devices that can wait for it to main,
+ * which keeps them. To be followed by peer_usb_free(). */
+void peer_usb_suspend(PeerUsb *usb);
+/** Takes the detached @slot: its suspended device is the client's @device_id. */
+void peer_usb_resume(PeerUsb *usb, guint device_id, Slot *slot);
 /** main's word for a device to leave the guest (UsbSlotsCallbacks.detach), on the peer's thread. */
 void peer_usb_detach(PeerUsb *usb, guint device_id, bool close, const char *why);
 

@@ -8,7 +8,9 @@
  * is the last thing it does, so joining it there does not wait.
  *
  * One console: unless Config.share, a login stops every peer that logged in before. They are told
- * why. Their input counts no more, but for releases, so no key stays down in the guest.
+ * why. Their input counts no more, but for releases, so no key stays down in the guest. If it is
+ * the same user again, a network that failed is the likely reason: the USB devices are kept for
+ * them.
  *
  * Frames are pulled: damage -> the peer is told once -> it asks when it has a slot -> it gets what
  * changed since its last frame. So nothing queues here, however slow a client is.
@@ -110,6 +112,7 @@ static void server_peer_free(gpointer data)
     framebuffer_viewer_free(p->viewer);
     g_free(p->key);
     g_free(p->user);
+    g_free(p->login);
     g_free(p->usb);
     g_free(p->flavour);
     g_free(p);
@@ -427,6 +430,11 @@ void server_accept(Server *server, GSocket *socket)
 
 /* --- what peers say --- */
 
+static bool is_same_user(const ServerPeer *a, const ServerPeer *b)
+{
+    return a->login && b->login && strcmp(a->login, b->login) == 0;
+}
+
 static void take_over(Server *server, const ServerPeer *winner)
 {
     GHashTableIter iter;
@@ -437,7 +445,7 @@ static void take_over(Server *server, const ServerPeer *winner)
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
         ServerPeer *p = value;
         if (p != winner && p->logged_in)
-            stop_peer(p, PEER_STOP_TAKEOVER, why);
+            stop_peer(p, is_same_user(p, winner) ? PEER_STOP_RECONNECT : PEER_STOP_TAKEOVER, why);
     }
     g_free(why);
 }
@@ -460,6 +468,7 @@ void server_peer_login(Server *server, guint id, void *data)
     throttle_succeeded(server->throttle, p->key);
     p->logged_in = true;
     p->user = g_strdup_printf("%s@%s", user, p->address);
+    p->login = login->password ? g_strdup(login->user) : NULL;
     if (auth_is_empty(server->auth) && !server->warned_open) {
         server->warned_open = true;
         log_warning("server",
@@ -469,6 +478,7 @@ void server_peer_login(Server *server, guint id, void *data)
     log_info("server", "%s logged in", p->user);
     if (!server->config->share)
         take_over(server, p);
+    server_grace_login(server, p);
 }
 
 void server_peer_active(Server *server, guint id, void *unused)
@@ -575,9 +585,8 @@ void server_peer_ended(Server *server, guint id, void *reason)
              p->user ? p->user : p->address, (const char *)reason);
     if (!p->evicted)
         throttle_left(server->throttle, p->key, !p->logged_in);
-    if (server->usb)
-        usb_slots_forget(server->usb, id, 0);
     g_hash_table_remove(server->peers, GUINT_TO_POINTER(id));
+    server_grace_peer_ended(server, id);
     quit_if_empty(server);
 }
 

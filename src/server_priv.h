@@ -14,6 +14,7 @@
 #include "qmp.h"
 #include "server.h"
 #include "throttle.h"
+#include "usb_keeper.h"
 #include "usb_latency.h"
 #include "usb_slots.h"
 
@@ -32,6 +33,7 @@ typedef struct ServerPeer {
     char address[96];  /* for people */
     char *key;         /* for the throttle */
     char *user;        /* escaped; NULL until logged in */
+    char *login;       /* the name whose password it gave; NULL: none, or nobody needs one */
     bool logged_in;    /* its password was right */
     bool active;       /* it can be shown pictures */
     bool evicted;      /* its place went to somebody else before it had logged in */
@@ -69,6 +71,8 @@ struct Server {
     Qmp *qmp;
     UsbSlots *usb; /* from server_attach_*() on, as the next */
     HostUsb *host_usb;
+    UsbKeeper *keeper; /* server_grace.c */
+    GPtrArray *claims;
     bool vm_ready;
 
     GPtrArray *listeners; /* ServerListener */
@@ -89,6 +93,13 @@ ServerPeer *server_peer(Server *server, guint id); /* NULL: gone */
 void server_usb_start(Server *server);
 void server_usb_give_back(Server *server); /* this host's devices */
 void server_usb_stop(Server *server);
+/* server_grace.c */
+void server_grace_start(Server *server);
+void server_grace_stop(Server *server);
+/** @p has logged in. */
+void server_grace_login(Server *server, const ServerPeer *p);
+/** All devices of peer @id are gone, but for those that are kept. */
+void server_grace_peer_ended(Server *server, guint id);
 /* server_listen.c */
 GPtrArray *server_listeners_new(void);
 void server_listeners_close(Server *server);
@@ -99,6 +110,7 @@ void server_accept(Server *server, GSocket *socket);
 
 typedef struct ServerLogin {
     bool ok;
+    bool password;  /* there is one, and it was right */
     char user[256]; /* as the client gave it */
 } ServerLogin;
 void server_peer_login(Server *server, guint id, void *login);
@@ -127,6 +139,23 @@ void server_peer_status(Server *server, guint id, void *status);
 void server_peer_usb_latency(Server *server, guint id, void *latencies);
 /** @flavour: ServerUsbFlavour. */
 void server_peer_usb_flavour(Server *server, guint id, void *flavour);
+
+/** The next four are posted by peer_usb.c. */
+typedef struct ServerUsb {
+    guint device_id;
+    UsbDescriptors *descriptors; /* request */
+    char *label, *why;
+    const char *state; /* note */
+    Slot *slot;        /* suspended: detached; NULL once taken */
+    UsbDeviceStats figures;
+} ServerUsb;
+void server_usb_free_word(void *usb);
+/** A probed device wants in. */
+void server_peer_usb_request(Server *server, guint id, void *usb);
+/** Its client is away: .slot may be kept for it. */
+void server_peer_usb_suspended(Server *server, guint id, void *usb);
+void server_peer_usb_forget(Server *server, guint id, void *usb);
+
 /** @reason: text; the last thing a peer posts. */
 void server_peer_ended(Server *server, guint id, void *reason);
 

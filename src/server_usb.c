@@ -30,6 +30,8 @@ static void on_detach(void *user, guint peer_id, guint device_id, bool close, co
     ServerPeer *p = server_peer(server, peer_id);
     if (p)
         peer_usb_leave(p->peer, device_id, close, why);
+    else if (peer_id == USB_SLOTS_AWAY)
+        usb_keeper_drop(server->keeper, device_id, why);
 }
 
 void server_peer_usb_flavour(Server *server, guint id, void *flavour)
@@ -40,9 +42,17 @@ void server_peer_usb_flavour(Server *server, guint id, void *flavour)
     p->flavour = g_memdup2(flavour, sizeof(*p->flavour));
 }
 
+static unsigned on_seconds_left(void *user, guint device_id)
+{
+    return usb_keeper_seconds(((Server *)user)->keeper, device_id);
+}
+
 void server_usb_start(Server *server)
 {
-    static const UsbSlotsCallbacks callbacks = {.grant = on_grant, .detach = on_detach};
+    static const UsbSlotsCallbacks callbacks = {
+        .grant = on_grant, .detach = on_detach, .seconds_left = on_seconds_left};
+
+    server_grace_start(server);
     server->usb = usb_slots_new(server->vm, server->qmp, server->config, &callbacks, server);
     server->host_usb = host_usb_new(server->usb);
 }
@@ -55,6 +65,7 @@ void server_usb_give_back(Server *server)
 void server_usb_stop(Server *server)
 {
     server_usb_give_back(server);
+    server_grace_stop(server);
     usb_slots_free(g_steal_pointer(&server->usb));
 }
 

@@ -36,7 +36,7 @@ struct Slot {
     UsbDevice *device;
     const SlotCallbacks *callbacks;
     void *user;
-    GThread *owner;
+    GThread *owner; /* NULL: on its way from one to the next */
     uint8_t buffer[SLOT_READ_BYTES];
 };
 
@@ -181,30 +181,44 @@ Slot *slot_new(GMainContext *context, const char *id, int fd, UsbDescriptors *de
 
     slot->id = g_strdup(id);
     slot->fd = fd;
-    slot->callbacks = callbacks;
-    slot->user = user;
-    slot->owner = g_thread_self();
     slot->device = usb_device_new(descriptors, source, (uint64_t)g_get_monotonic_time(),
                                   &device_callbacks, slot);
+    slot_attach(slot, context, callbacks, user);
+    return slot;
+}
+
+void slot_attach(Slot *slot, GMainContext *context, const SlotCallbacks *callbacks, void *user)
+{
+    g_assert(!slot->owner);
+    slot->owner = g_thread_self();
+    slot->callbacks = callbacks;
+    slot->user = user;
     slot->source = (SlotSource *)g_source_new(&slot_funcs, sizeof(SlotSource));
     slot->source->slot = slot;
     slot->source->want = G_IO_IN;
     slot->source->deadline = UINT64_MAX;
-    slot->source->tag = g_source_add_unix_fd(&slot->source->base, fd, G_IO_IN);
+    slot->source->tag = g_source_add_unix_fd(&slot->source->base, slot->fd, G_IO_IN);
     /* Nothing here recurses. GLib would take our descriptors out of the poll during each dispatch,
      * and wake us up to put them back. */
     g_source_set_can_recurse(&slot->source->base, TRUE);
     g_source_attach(&slot->source->base, context);
-    return slot;
+}
+
+void slot_detach(Slot *slot)
+{
+    g_assert(slot->owner == g_thread_self());
+    g_source_destroy(&slot->source->base);
+    g_source_unref(&slot->source->base);
+    slot->source = NULL;
+    slot->owner = NULL;
 }
 
 void slot_free(Slot *slot)
 {
     if (!slot)
         return;
-    g_assert(slot->owner == g_thread_self());
-    g_source_destroy(&slot->source->base);
-    g_source_unref(&slot->source->base);
+    if (slot->owner)
+        slot_detach(slot);
     usb_device_free(slot->device);
     close(slot->fd);
     g_free(slot->id);

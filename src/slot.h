@@ -2,8 +2,9 @@
  * A redirection slot in use: QEMU's chardev fd and the UsbDevice that speaks over it.
  *
  * Owner: exactly one thread at a time, the one whose GMainContext it is attached to: the peer's
- * while a peer feeds it. Lifetime: slot_free() closes the fd, which
- * makes QEMU unplug whatever it still shows.
+ * while a peer feeds it, main while its device is suspended (usb_keeper.c). Between slot_detach()
+ * and slot_attach() it is nobody's: whoever has the pointer may hand it on or free it.
+ * Lifetime: slot_free() closes the fd, which makes QEMU unplug whatever it still shows.
  */
 #ifndef QRDP_SLOT_H
 #define QRDP_SLOT_H
@@ -31,6 +32,10 @@ typedef struct SlotCallbacks {
 Slot *slot_new(GMainContext *context, const char *id, int fd, UsbDescriptors *descriptors,
                UsbSource *source, const SlotCallbacks *callbacks, void *user);
 void slot_free(Slot *slot);
+/** Leaves its thread. Its device must be suspended. */
+void slot_detach(Slot *slot);
+/** Joins this one: its device's events go to @callbacks from now on. */
+void slot_attach(Slot *slot, GMainContext *context, const SlotCallbacks *callbacks, void *user);
 const char *slot_id(const Slot *slot);
 UsbDevice *slot_device(Slot *slot);
 /** The peer's queue has drained: read QEMU's side again if may_send says so. */

@@ -430,6 +430,62 @@ void usb_slots_forget(UsbSlots *slots, guint peer_id, guint device_id)
     serve(slots);
 }
 
+/* --- clients that are away ---------------------------------------------------------------------
+ */
+
+bool usb_slots_suspend(UsbSlots *slots, guint peer_id, guint device_id)
+{
+    Row *row = find_row(slots, peer_id, device_id);
+
+    if (!row)
+        return false;
+    row->peer_id = USB_SLOTS_AWAY;
+    row->want = WANT_NOTHING;
+    set_state(row, "suspended", NULL);
+    return true;
+}
+
+void usb_slots_resume(UsbSlots *slots, guint old_id, guint peer_id, guint device_id,
+                      const char *label)
+{
+    Row *row = find_row(slots, USB_SLOTS_AWAY, old_id);
+    Row *fresh = find_row(slots, peer_id, device_id);
+
+    if (fresh)
+        g_ptr_array_remove(slots->rows, fresh);
+    if (!row)
+        return;
+    row->peer_id = peer_id;
+    row->device_id = device_id;
+    g_free(row->label);
+    row->label = g_strdup(label);
+    set_state(row, "resuming", NULL);
+}
+
+bool usb_slots_holds(UsbSlots *slots, guint peer_id, const UsbDescriptors *descriptors)
+{
+    for (guint i = 0; i < slots->rows->len; i++) {
+        const Row *row = slots->rows->pdata[i];
+        if (row->peer_id == peer_id && row->slot && row->descriptors &&
+            usb_descriptors_same(row->descriptors, descriptors))
+            return true;
+    }
+    return false;
+}
+
+/* How long it will take is known when somebody asks. */
+static void refresh(UsbSlots *slots)
+{
+    for (guint i = 0; i < slots->rows->len; i++) {
+        Row *row = slots->rows->pdata[i];
+        if (row->peer_id != USB_SLOTS_AWAY)
+            continue;
+        g_free(row->why);
+        row->why = g_strdup_printf("%u s left for its client to come back",
+                                   slots->callbacks->seconds_left(slots->user, row->device_id));
+    }
+}
+
 /* --- the operator ------------------------------------------------------------------------------
  */
 
@@ -444,11 +500,12 @@ guint usb_slots_rows(UsbSlots *slots, UsbSlotsRow *rows, guint max)
 {
     guint n = MIN(slots->rows->len, max);
 
+    refresh(slots);
     for (guint i = 0; i < n; i++) {
         const Row *row = slots->rows->pdata[i];
         rows[i] = (UsbSlotsRow){
             .number = row->number,
-            .peer_id = row->peer_id,
+            .peer_id = row->peer_id == USB_SLOTS_AWAY ? 0 : row->peer_id,
             .device = row->text,
             .label = row->label,
             .slot = row->slot ? row->slot : "",
@@ -483,6 +540,7 @@ static char *list_devices(UsbSlots *slots)
     GString *out = g_string_new(NULL);
     guint n_free, total;
 
+    refresh(slots);
     for (guint i = 0; i < slots->rows->len; i++) {
         const Row *row = slots->rows->pdata[i];
         append_row(out, row);

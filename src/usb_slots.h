@@ -21,6 +21,8 @@
 typedef struct UsbSlots UsbSlots;
 
 #define USB_SLOTS_HOST 0u /* the "peer" that has this host's own devices: real ids start with 1 */
+/** The peer of a device whose client is away (usb_keeper.h). */
+#define USB_SLOTS_AWAY G_MAXUINT
 
 typedef struct UsbSlotsCallbacks {
     /** The answer to usb_slots_request(): @fd is the slot's socket (the callee's) and @slot_id its
@@ -33,6 +35,8 @@ typedef struct UsbSlotsCallbacks {
      * @close its channel is closed (FreeRDP then forgets the device until it is plugged in again).
      */
     void (*detach)(void *user, guint peer_id, guint device_id, bool close, const char *why);
+    /** Seconds that the client of a device of USB_SLOTS_AWAY has to come back. */
+    unsigned (*seconds_left)(void *user, guint device_id);
 } UsbSlotsCallbacks;
 
 /** @qmp may be NULL: then only the VM's existing chardevs are used. Both are borrowed. */
@@ -57,17 +61,26 @@ void usb_slots_forget(UsbSlots *slots, guint peer_id, guint device_id);
 
 /** What the operator calls a device, 0: there is none. */
 guint usb_slots_number(UsbSlots *slots, guint peer_id, guint device_id);
+/** The client is away, the device stays in its slot: it is USB_SLOTS_AWAY's now. False if it is
+ * unknown. */
+bool usb_slots_suspend(UsbSlots *slots, guint peer_id, guint device_id);
+/** The suspended @old_id is @peer_id's @device_id, whose row it replaces. */
+void usb_slots_resume(UsbSlots *slots, guint old_id, guint peer_id, guint device_id,
+                      const char *label);
+/** Whether one of @peer_id's devices in a slot has these descriptors. */
+bool usb_slots_holds(UsbSlots *slots, guint peer_id, const UsbDescriptors *descriptors);
+
 /** Verb and arguments of `qrdp usb`; the answer's text, g_free() it. *ok is false for an error. */
 char *usb_slots_command(UsbSlots *slots, char **words, bool *ok);
 
 /** One row of the table, strings valid until the next call into @slots. */
 typedef struct UsbSlotsRow {
-    guint number; /* what `qrdp usb detach` takes */
-    guint peer_id;
+    guint number;       /* what `qrdp usb detach` takes */
+    guint peer_id;      /* 0: its client is away */
     const char *device; /* "1234:5678 mass storage \"Foo\"" */
     const char *label;
     const char *slot;  /* "" if it has none */
-    const char *state; /* "probing", "connected", "refused", "rejected", "gone" */
+    const char *state; /* "probing", "connected", "refused", "rejected", "suspended" */
     const char *why;
     UsbDeviceStats figures; /* 0 for a device that has no isochronous streams */
 } UsbSlotsRow;

@@ -1,0 +1,186 @@
+/*
+ * Clients whose network fails and that come back: whose devices are kept, and who gets them.
+ *
+ * A peer that ends without having meant to hands its devices to the keeper. When one of the same
+ * user announces a device, it is looked for there first. It may be early: during a network failure
+ * the old connection looks alive, so it is the new one's login that ends it, and its thread may be
+ * stuck in a write. So a device that a connection on its way out still holds is waited for: a
+ * Claim. Each time something leaves, claims are looked at again.
+ */
+#include <string.h>
+
+#include "log.h"
+#include "server_priv.h"
+
+typedef struct Claim {
+    guint peer_id, device_id;
+    UsbDescriptors *descriptors;
+    char *label;
+} Claim;
+
+static void claim_free(gpointer data)
+{
+    Claim *claim = data;
+
+    usb_descriptors_unref(claim->descriptors);
+    g_free(claim->label);
+    g_free(claim);
+}
+
+void server_usb_free_word(void *data)
+{
+    ServerUsb *word = data;
+
+    if (word->descriptors)
+        usb_descriptors_unref(word->descriptors);
+    slot_free(word->slot); /* nobody took it: QEMU unplugs the device */
+    g_free(word->label);
+    g_free(word->why);
+    g_free(word);
+}
+
+static bool give_back(Server *server, const ServerPeer *p, guint device_id,
+                      const UsbDescriptors *descriptors, const char *label)
+{
+    guint old_id = 0;
+    Slot *slot = usb_keeper_claim(server->keeper, p->login, descriptors, &old_id);
+
+    if (!slot)
+        return false;
+    usb_slots_resume(server->usb, old_id, p->id, device_id, label);
+    peer_usb_take_back(p->peer, device_id, slot);
+    return true;
+}
+
+/* Whether a connection of the same user that is ending has the device still. */
+static bool is_still_held(Server *server, const ServerPeer *p, const UsbDescriptors *descriptors)
+{
+    GHashTableIter iter;
+    gpointer value;
+
+    g_hash_table_iter_init(&iter, server->peers);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        const ServerPeer *old = value;
+        if (old != p && old->stopping && old->login && strcmp(old->login, p->login) == 0 &&
+            usb_slots_holds(server->usb, old->id, descriptors))
+            return true;
+    }
+    return false;
+}
+
+/* True if @claim needs nothing any more. */
+static bool settle(Server *server, const Claim *claim)
+{
+    const ServerPeer *p = server_peer(server, claim->peer_id);
+
+    if (!p || give_back(server, p, claim->device_id, claim->descriptors, claim->label))
+        return true;
+    if (is_still_held(server, p, claim->descriptors))
+        return false;
+    usb_slots_request(server->usb, claim->peer_id, claim->device_id, claim->descriptors,
+                      claim->label);
+    return true;
+}
+
+static void settle_claims(Server *server)
+{
+    for (guint i = 0; i < server->claims->len;) {
+        Claim *claim = server->claims->pdata[i];
+        if (settle(server, claim))
+            g_ptr_array_remove_index(server->claims, i);
+        else
+            i++;
+    }
+}
+
+static void drop_claims(Server *server, guint peer_id, guint device_id)
+{
+    for (guint i = server->claims->len; i-- > 0;) {
+        const Claim *claim = server->claims->pdata[i];
+        if (claim->peer_id == peer_id && (device_id == 0 || claim->device_id == device_id))
+            g_ptr_array_remove_index(server->claims, i);
+    }
+}
+
+void server_peer_usb_request(Server *server, guint id, void *data)
+{
+    const ServerUsb *word = data;
+    const ServerPeer *p = server_peer(server, id);
+
+    if (!p->login || server->config->usb_grace == 0) {
+        usb_slots_request(server->usb, id, word->device_id, word->descriptors, word->label);
+        return;
+    }
+    Claim *claim = g_new0(Claim, 1);
+    *claim = (Claim){.peer_id = id,
+                     .device_id = word->device_id,
+                     .descriptors = usb_descriptors_ref(word->descriptors),
+                     .label = g_strdup(word->label)};
+    if (settle(server, claim)) {
+        claim_free(claim);
+        return;
+    }
+    usb_slots_note(server->usb, id, word->device_id, word->label, "waiting",
+                   "the user's old connection still has it");
+    g_ptr_array_add(server->claims, claim);
+}
+
+void server_peer_usb_suspended(Server *server, guint id, void *data)
+{
+    ServerUsb *word = data;
+    const ServerPeer *p = server_peer(server, id);
+
+    if (!p->login || !usb_slots_suspend(server->usb, id, word->device_id))
+        return; /* word's end closes the slot */
+    log_info(word->label, "stays in the guest for %u s: its client may come back",
+             server->config->usb_grace);
+    if (!usb_keeper_keep(server->keeper, g_steal_pointer(&word->slot), word->device_id, p->login))
+        usb_slots_forget(server->usb, USB_SLOTS_AWAY, word->device_id);
+    settle_claims(server);
+}
+
+static void on_lost(void *user, guint device_id, const char *why)
+{
+    Server *server = user;
+    char subject[32];
+
+    g_snprintf(subject, sizeof(subject), "usb %u", device_id);
+    log_info(subject, "unplugged from the guest: %s", why);
+    usb_slots_forget(server->usb, USB_SLOTS_AWAY, device_id);
+}
+
+void server_peer_usb_forget(Server *server, guint id, void *data)
+{
+    guint device_id = ((const ServerUsb *)data)->device_id;
+
+    drop_claims(server, id, device_id);
+    usb_slots_forget(server->usb, id, device_id);
+    settle_claims(server);
+}
+
+void server_grace_peer_ended(Server *server, guint id)
+{
+    if (!server->usb)
+        return;
+    drop_claims(server, id, 0);
+    usb_slots_forget(server->usb, id, 0);
+    settle_claims(server);
+}
+
+void server_grace_login(Server *server, const ServerPeer *p)
+{
+    if (server->keeper && p->login)
+        usb_keeper_renew(server->keeper, p->login);
+}
+
+void server_grace_start(Server *server)
+{
+    server->keeper = usb_keeper_new(server->config->usb_grace, on_lost, server);
+    server->claims = g_ptr_array_new_with_free_func(claim_free);
+}
+
+void server_grace_stop(Server *server)
+{
+    g_clear_pointer(&server->keeper, usb_keeper_free);
+    g_clear_pointer(&server->claims, g_ptr_array_unref);
+}

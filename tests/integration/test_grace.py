@@ -1,0 +1,202 @@
+"""A network that fails for a moment: the device stays in the guest until its client is back."""
+
+import os
+import signal
+
+import standin
+from qrdp import run_once
+from rig import PASSWORD, USER, full, say
+from test_stick import STICK, UsbRig, on_image
+from wait import wait_for
+
+SERIAL = "GRACE-1"
+# Writes files until /tmp/stop exists and notes what was acknowledged; {0} is the stick's place.
+WRITE = ("n=0; : >/tmp/sums; while [ ! -e /tmp/stop ]; do n=$((n+1)); "
+         "dd if=/dev/urandom of=/tmp/data bs=64k count=8 2>/dev/null; "
+         "dd if=/tmp/data of={0}/f$((n%12)) bs=64k conv=fsync 2>/dev/null || exit 1; "
+         "echo f$((n%12)) $(sha256sum </tmp/data) >>/tmp/sums; done")
+FRIEND, FRIENDS_PASSWORD = "friend", "Wrong-Horse-8"
+
+
+class GraceRig(UsbRig):
+    grace = 300  # longer than any test: nothing here may depend on how fast the machine is
+
+    @classmethod
+    def start(cls):
+        cls.server, cls.vm = cls.shared.run_vm(options=["--usb-grace=%d" % cls.grace])
+
+    def setUp(self):
+        super().setUp()
+        self.image = self.stick(files=[("hello.txt", b"hello\n")])
+        self.marked = self.unplugged()
+
+    def unplugged(self):
+        """How many devices the guest has seen going."""
+        return int(self.agent.run("dmesg | grep -c 'USB disconnect'")[1])
+
+    def bring_stick(self, image=None, serial=SERIAL, address=None, args=(), name=None, **options):
+        usb = standin.Standin(self.dir, [standin.spec("stick", image=image or self.image, serial=serial,
+                                                      **options)])
+        self.addCleanup(usb.close)
+        client = self.client(self.server, ["/usb:id:" + STICK] + list(args), env=usb.env, address=address,
+                             name=name)
+        return client, usb
+
+    def start_writing(self, usb):
+        """Files are being written to the mounted stick."""
+        place, = self.agent.wait_mount()
+        self.agent.shell("rm -f /tmp/stop /tmp/sums")
+        job = self.agent.start_script(WRITE.format(place))
+        usb.wait_log("stick", lambda log: log["ep02.bytes"] > 1 << 20, 60, "files being written")
+        return place, job
+
+    def wait_listed(self, *words):
+        wait_for(lambda: all(w in self.usb("list") for w in words), 60,
+                 lambda: "a device with %s: %s" % (words, self.usb("list")))
+
+    def check_goes_on(self, usb, place, job):
+        """The writer goes on; what it was told to be written is on the medium. The guest saw no unplug."""
+        before = usb.log("stick")["ep02.bytes"]
+        usb.wait_log("stick", lambda log: log["ep02.bytes"] > before + (1 << 20), 120, "writing to go on")
+        self.agent.shell("touch /tmp/stop")
+        status, text = self.agent.finish(job, 120)
+        self.assertEqual((status, text), (0, ""))
+        self.assertEqual(self.unplugged(), self.marked)
+        self.assertEqual(self.agent.mounts().get(place), "vfat")
+        sums = dict(line.split()[:2] for line in self.agent.shell("cat /tmp/sums").splitlines())
+        self.agent.shell("umount %s && sync" % place, 60)
+        self.assertGreater(len(sums), 2)
+        for name, wanted in sums.items():
+            self.assertEqual(on_image(self.image, name), wanted, name)
+        return sums
+
+    def slots_free(self):
+        wait_for(lambda: "4 of 4 redirection slots" in self.usb("list"), 30, lambda: self.usb("list"))
+
+
+class ReconnectTest(GraceRig):
+    def test_reset_and_auto_reconnect(self):
+        """The connection is reset twice in mid-write, and the client comes back by itself."""
+        network = self.network(self.server.address)
+        client, usb = self.bring_stick(address=network.address, args=["+auto-reconnect"])
+        place, job = self.start_writing(usb)
+        row = self.usb("list").split()[0]
+        for turn in range(2):
+            mark = len(self.server.log())
+            network.reset()
+            wait_for(lambda: "given back to the guest" in self.log_since(mark), 90,
+                     lambda: "the device to be given back: " + self.usb("list"))
+            before = usb.log("stick")["ep02.bytes"]
+            usb.wait_log("stick", lambda log: log["ep02.bytes"] > before + (1 << 19), 120, "writing to go on")
+        self.assertEqual(self.usb("list").split()[:2], [row, "connected"])
+        self.check_goes_on(usb, place, job)
+
+    def test_client_killed(self):
+        """The client dies in mid-write; another one brings the same stick, and another user gets nothing."""
+        client, usb = self.bring_stick()
+        place, job = self.start_writing(usb)
+        client.process.kill()
+        usb.close()
+        self.wait_listed("suspended", " s left")
+        self.assertIn("suspended", self.server.status_text())
+        self.assertEqual(self.unplugged(), self.marked)
+
+        say("somebody else with the same stick")
+        code, out, error = run_once(self.server.directory, "passwd",
+                                    "--auth-file=" + os.path.join(self.server.directory, "auth"), FRIEND,
+                                    stdin=FRIENDS_PASSWORD + "\n")
+        self.assertEqual(code, 0, error)
+        other = self.stick("other.img")
+        theirs = standin.Standin(self.dir, [standin.spec("stick", image=other, serial=SERIAL)])
+        self.addCleanup(theirs.close)
+        friend = self.client(self.server, ["/usb:id:" + STICK], env=theirs.env,
+                             credentials=(FRIEND, FRIENDS_PASSWORD))
+        self.wait_listed("connected", "suspended")
+        self.agent.wait_mount(2)
+        friend.stop()
+        self.agent.wait_mount(1)
+        self.marked += 1
+
+        say("the first one again")
+        client, usb = self.bring_stick()
+        self.wait_listed("connected")
+        self.check_goes_on(usb, place, job)
+        self.check_strict(usb, "stick")
+
+    def test_stalled_connection(self):
+        """The old connection seems to be alive when the user connects again: it gives way."""
+        network = self.network(self.server.address)
+        client, usb = self.bring_stick(address=network.address)
+        place, job = self.start_writing(usb)
+        network.stall()
+        mark = len(self.server.log())
+        again, usb2 = self.bring_stick()
+        wait_for(lambda: "given back to the guest" in self.log_since(mark), 90,
+                 lambda: "the device to be given back: " + self.usb("list"))
+        client.process.kill()
+        self.check_goes_on(usb2, place, job)
+
+
+class UnplugTest(GraceRig):
+    def wait_unplugged(self, count=1):
+        wait_for(lambda: self.unplugged() == self.marked + count, 60,
+                 lambda: "the guest to lose the device: " + self.usb("list"))
+        self.agent.wait_mount(0)
+
+    def test_at_once(self):
+        say("a client that signs off")
+        client, usb = self.bring_stick()
+        self.agent.wait_mount()
+        client.stop()
+        self.wait_unplugged()
+        self.slots_free()
+
+        say("no serial number")
+        client, usb = self.bring_stick(serial="")
+        self.agent.wait_mount()
+        client.process.kill()
+        self.wait_unplugged(2)
+        self.slots_free()
+
+        say("detached by the operator while it waits")
+        client, usb = self.bring_stick()
+        self.agent.wait_mount()
+        client.process.kill()
+        self.wait_listed("suspended")
+        self.assertEqual(self.unplugged(), self.marked + 2)
+        self.usb("detach", self.usb("list").split()[0])
+        self.wait_unplugged(3)
+        self.slots_free()
+
+    def test_other_medium(self):
+        """The same stick to look at, with another size: unplugged, and plugged in as a new one."""
+        client, usb = self.bring_stick()
+        self.agent.wait_mount()
+        client.process.kill()
+        self.wait_listed("suspended")
+        larger = self.stick("larger.img", megabytes=20)
+        client, usb = self.bring_stick(image=larger)
+        self.server.wait_log("plugged in as a new device: its medium is not the same one", 60)
+        wait_for(lambda: self.unplugged() == self.marked + 1, 60, "the guest to lose the device")
+        self.wait_listed("connected")
+        self.agent.wait_usb(STICK, "usb-storage")
+        self.check_strict(usb, "stick")
+
+
+class ShortGraceTest(GraceRig):
+    grace = 3
+
+    def test_nobody_comes(self):
+        client, usb = self.bring_stick()
+        place, job = self.start_writing(usb)
+        client.process.kill()
+        self.server.wait_log("its client was not back within 3 s", 60)
+        self.assertNotEqual(self.agent.finish(job, 60)[0], 0)
+        wait_for(lambda: self.unplugged() == self.marked + 1, 60, "the guest to lose the device")
+        self.slots_free()
+        self.agent.wait_mount(0)
+
+        say("and the next one is a new one")
+        client, usb = self.bring_stick()
+        self.agent.wait_mount()
+        self.check_strict(usb, "stick")
