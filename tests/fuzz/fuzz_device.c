@@ -4,6 +4,7 @@
  * cancelled, and each packet must have had exactly one answer.
  */
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -179,7 +180,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     r->source->hold = false;
     for (unsigned i = 0; i < n; i++)
         fake_guest_cancel(r->guest, ids[i]);
-    usb_rig_wait(r, 600000000);
+    usb_rig_wait(r, 120000000);
+    if (r->source->violations)
+        fprintf(stderr, "violation: %s\n", r->source->violation);
     assert(r->source->violations == 0 && r->guest->errors == 0);
     assert(usb_device_state(r->device) == USB_DEVICE_CONNECTED);
     for (unsigned i = 0; i < n; i++) {

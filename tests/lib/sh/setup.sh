@@ -19,6 +19,7 @@ setup_packages() { # prints "package minimum-version" for this release, "-" = an
         ovmf syslinux syslinux-common systemd-boot-efi binutils \
         usbredirect rdesktop xvfb xauth x11-utils x11-apps xdotool xkb-data dbus util-linux procps
     [ "$codename" != trixie ] || echo "openssl-provider-legacy -"
+    [ -z "${setup_fuzzing:-}" ] || printf '%s -\n' clang libclang-rt-dev
     local freerdp=3.10
     [ "$codename" != trixie ] || freerdp=3.16
     printf "%s $freerdp\n" freerdp3-dev libwinpr3-dev freerdp3-x11
