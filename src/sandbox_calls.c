@@ -289,6 +289,24 @@ static void add(Build *b, uint32_t action, const char *name, unsigned n,
         b->error = -result;
 }
 
+/* All 64 bits of the argument are compared. Where the kernel looks at fewer, more of them set must
+ * not turn a refusal into something else: what is not equal is not allowed. */
+static struct scmp_arg_cmp equal(unsigned arg, uint64_t value)
+{
+    return (struct scmp_arg_cmp){.arg = arg, .op = SCMP_CMP_EQ, .datum_a = value};
+}
+
+static struct scmp_arg_cmp unequal(unsigned arg, uint64_t value)
+{
+    return (struct scmp_arg_cmp){.arg = arg, .op = SCMP_CMP_NE, .datum_a = value};
+}
+
+static struct scmp_arg_cmp masked(unsigned arg, uint64_t mask, uint64_t value)
+{
+    return (struct scmp_arg_cmp){
+        .arg = arg, .op = SCMP_CMP_MASKED_EQ, .datum_a = mask, .datum_b = value};
+}
+
 static void allow_if(Build *b, const char *name, struct scmp_arg_cmp arg)
 {
     add(b, SCMP_ACT_ALLOW, name, 1, &arg);
@@ -309,9 +327,9 @@ static void add_reading(Build *b, const char *name, unsigned flags)
                  {O_ACCMODE, O_ACCMODE},
                  {O_CREAT, O_CREAT},
                  {O_TRUNC, O_TRUNC}};
-    allow_if(b, name, SCMP_CMP(flags, SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
+    allow_if(b, name, masked(flags, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
     for (size_t i = 0; i < G_N_ELEMENTS(makes); i++)
-        refuse_if(b, name, SCMP_CMP(flags, SCMP_CMP_MASKED_EQ, makes[i].mask, makes[i].value));
+        refuse_if(b, name, masked(flags, makes[i].mask, makes[i].value));
 }
 
 static void add_opening(Build *b, const SandboxCalls *calls)
@@ -340,63 +358,61 @@ static void add_memory(Build *b)
     static const scmp_datum_t both = PROT_WRITE | PROT_EXEC;
 
     for (size_t i = 0; i < G_N_ELEMENTS(names); i++) { /* libraries are mapped to be run */
-        allow_if(b, names[i], SCMP_A2_64(SCMP_CMP_MASKED_EQ, both, 0));
-        allow_if(b, names[i], SCMP_A2_64(SCMP_CMP_MASKED_EQ, both, PROT_WRITE));
-        allow_if(b, names[i], SCMP_A2_64(SCMP_CMP_MASKED_EQ, both, PROT_EXEC));
-        refuse_if(b, names[i], SCMP_A2_64(SCMP_CMP_MASKED_EQ, both, both));
+        allow_if(b, names[i], masked(2, both, 0));
+        allow_if(b, names[i], masked(2, both, PROT_WRITE));
+        allow_if(b, names[i], masked(2, both, PROT_EXEC));
+        refuse_if(b, names[i], masked(2, both, both));
     }
-    allow_if(b, "mprotect", SCMP_A2_64(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-    refuse_if(b, "mprotect", SCMP_A2_64(SCMP_CMP_MASKED_EQ, PROT_EXEC, PROT_EXEC));
+    allow_if(b, "mprotect", masked(2, PROT_EXEC, 0));
+    refuse_if(b, "mprotect", masked(2, PROT_EXEC, PROT_EXEC));
 }
 
 static void add_processes(Build *b, const SandboxCalls *calls)
 {
     pid_t self = getpid();
 
-    allow_if(b, "clone", SCMP_CMP(CLONE_FLAGS_ARG, SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
-    refuse_if(b, "clone", SCMP_CMP(CLONE_FLAGS_ARG, SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0));
-    allow_if(b, "tgkill", SCMP_A0_64(SCMP_CMP_EQ, (scmp_datum_t)self));
+    allow_if(b, "clone", masked(CLONE_FLAGS_ARG, CLONE_THREAD, CLONE_THREAD));
+    refuse_if(b, "clone", masked(CLONE_FLAGS_ARG, CLONE_THREAD, 0));
+    allow_if(b, "tgkill", equal(0, (uint64_t)self));
     if (calls->child > 0) {
-        allow_if(b, "kill", SCMP_A0_32(SCMP_CMP_EQ, (scmp_datum_t)calls->child));
-        refuse_if(b, "kill", SCMP_A0_32(SCMP_CMP_NE, (scmp_datum_t)calls->child));
+        allow_if(b, "kill", equal(0, (uint64_t)calls->child));
+        refuse_if(b, "kill", unequal(0, (uint64_t)calls->child));
     } else {
         add(b, REFUSED, "kill", 0, NULL);
     }
-    allow_if(b, "prlimit64", SCMP_A0_32(SCMP_CMP_EQ, 0));
+    allow_if(b, "prlimit64", equal(0, 0));
     static const scmp_datum_t options[] = {PR_SET_NAME, PR_GET_NAME, PR_GET_DUMPABLE, PR_SET_VMA,
                                            PR_CAPBSET_READ};
     for (size_t i = 0; i < G_N_ELEMENTS(options); i++)
-        allow_if(b, "prctl", SCMP_A0_32(SCMP_CMP_EQ, options[i]));
+        allow_if(b, "prctl", equal(0, options[i]));
 }
 
 static void add_sockets(Build *b, const SandboxCalls *calls)
 {
     if (calls->connect) {
-        allow_if(b, "socket", SCMP_A0_32(SCMP_CMP_EQ, AF_UNIX));
+        allow_if(b, "socket", equal(0, AF_UNIX));
         add(b, SCMP_ACT_ALLOW, "connect", 0, NULL);
     } else {
-        refuse_if(b, "socket", SCMP_A0_32(SCMP_CMP_EQ, AF_UNIX));
+        refuse_if(b, "socket", equal(0, AF_UNIX));
         add(b, REFUSED, "connect", 0, NULL);
     }
     if (calls->devices) { /* libusb: hotplug news */
-        allow_if(b, "socket", SCMP_A0_32(SCMP_CMP_EQ, AF_NETLINK));
+        allow_if(b, "socket", equal(0, AF_NETLINK));
         add(b, SCMP_ACT_ALLOW, "bind", 0, NULL);
     }
-    refuse_if(b, "socket", SCMP_A0_32(SCMP_CMP_EQ, AF_INET));
-    refuse_if(b, "socket", SCMP_A0_32(SCMP_CMP_EQ, AF_INET6));
-    refuse_if(b, "socket", SCMP_A0_32(SCMP_CMP_EQ, AF_PACKET));
+    refuse_if(b, "socket", equal(0, AF_INET));
+    refuse_if(b, "socket", equal(0, AF_INET6));
+    refuse_if(b, "socket", equal(0, AF_PACKET));
 }
 
 static void add_ioctls(Build *b, const SandboxCalls *calls)
 {
     static const scmp_datum_t requests[] = {FIONREAD, FIONBIO, FIOCLEX,
                                             SIOCOUTQ, TCGETS,  TIOCGWINSZ};
-    if (calls->devices) { /* usbfs; never a keystroke into somebody's terminal */
-        allow_if(b, "ioctl", SCMP_A1_32(SCMP_CMP_NE, TIOCSTI));
-        return;
-    }
+    if (calls->devices) /* usbfs: those of type 'U' */
+        allow_if(b, "ioctl", masked(1, 0xff00, 'U' << 8));
     for (size_t i = 0; i < G_N_ELEMENTS(requests); i++)
-        allow_if(b, "ioctl", SCMP_A1_32(SCMP_CMP_EQ, requests[i]));
+        allow_if(b, "ioctl", equal(1, requests[i]));
 }
 
 static bool is_overridden(const char *name, const SandboxCalls *calls)

@@ -21,7 +21,7 @@
 
 #define MAX_SEATS 6u
 #define MAX_SCRIPT 8192u
-#define MAX_STEPS 100000u
+#define MAX_STEPS 1000000u
 #define MAX_CLIENTS 4u
 
 /* One device on its way to the guest, as peer_usb.c's Device with its Slot. */
@@ -503,7 +503,7 @@ static void operation(Session *s, Reader *r)
         break;
     }
     default:
-        s->chunk = op & 32 ? 1 : 65536;
+        s->chunk = op & 32 ? 5 : 65536;
         break;
     }
     pump(s);

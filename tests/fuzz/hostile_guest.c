@@ -20,6 +20,7 @@ struct HostileGuest {
     FakeGuest *fake;
     Asked asked[HOSTILE_MAX_PACKETS];
     unsigned n;
+    size_t taken; /* of fake->out */
     bool raw, connected;
 };
 
@@ -384,13 +385,15 @@ uint8_t *hostile_guest_take(HostileGuest *g, size_t max, size_t *len)
 {
     FakeGuest *f = g->fake;
 
-    *len = f->out_len < max ? f->out_len : max;
+    size_t left = f->out_len - g->taken;
+    *len = left < max ? left : max;
     if (*len == 0)
         return NULL;
     uint8_t *copy = malloc(*len);
-    memcpy(copy, f->out, *len);
-    f->out_len -= *len;
-    memmove(f->out, f->out + *len, f->out_len);
+    memcpy(copy, f->out + g->taken, *len);
+    g->taken += *len;
+    if (g->taken == f->out_len)
+        g->taken = f->out_len = 0;
     return copy;
 }
 
