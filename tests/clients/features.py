@@ -9,6 +9,8 @@ import tempfile
 
 import standin
 from qemu import EV_ABS, EV_KEY
+from test_audio import AudioTest
+from test_devices import SerialTest
 from test_input import BTN_LEFT, TABLET
 from test_resize import STEADY
 from test_stick import KEYBOARD, LOOP, STICK
@@ -51,6 +53,14 @@ class Features(FailureRig):
 
     def client(self, server, args=(), **options):
         return super().client(server, args, program=self.stock.program, **options)
+
+    def bring(self, devices, ids=None, **options):
+        return super().bring(devices, ids or [standin.IDS[d.split(":")[0]] for d in devices], **options)
+
+    # What other tests know how to do with a device
+    tty, state, check_adapter = SerialTest.tty, SerialTest.state, SerialTest.check_adapter
+    headset, play, gone = AudioTest.headset, AudioTest.play, AudioTest.gone
+    wait_guest, sound, figures = AudioTest.wait_guest, AudioTest.sound, AudioTest.figures
 
     # Login and picture
 
@@ -178,6 +188,15 @@ class Features(FailureRig):
             self.assertTrue([l for l in lines if word in l], (word, lines))
         self.assertTrue([l for l in lines if l.startswith("ok 3000 ")], lines)
         self.check_strict(usb, "loop")
+
+    def test_serial(self):
+        """An adapter's modem lines, bytes there and back, what it says unasked; unplugged and plugged."""
+        self.check_adapter("ftdi", "ftdi_sio", 20000)
+
+    def test_audio(self):
+        """A tone reaches the headset: each packet once, in order, unchanged, at the right pitch."""
+        usb, record = self.headset()
+        self.play(usb, record, 48000, 3000, 180)
 
     def test_hotplug(self):
         """Plugged after the client has connected, unplugged, plugged again."""
