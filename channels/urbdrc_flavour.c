@@ -41,8 +41,8 @@ enum {
 
 static const UrbdrcFlavour freerdp2 = {
     .name = "freerdp2",
-    .quirks =
-        USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP | USB_QUIRK_EQUAL_ISO_PACKETS,
+    .quirks = USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP |
+              USB_QUIRK_EQUAL_ISO_PACKETS | USB_QUIRK_CONTROL_BLOCKS_CLIENT,
     .typed_set_requests = false,
     .pipe_request_needs_barrier = false, /* it answers each */
     .pad_configurations = true,
@@ -50,8 +50,8 @@ static const UrbdrcFlavour freerdp2 = {
 
 static const UrbdrcFlavour freerdp3 = {
     .name = "freerdp3",
-    .quirks =
-        USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP | USB_QUIRK_EQUAL_ISO_PACKETS,
+    .quirks = USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP |
+              USB_QUIRK_EQUAL_ISO_PACKETS | USB_QUIRK_CONTROL_BLOCKS_CLIENT,
     .typed_set_requests = false,
     .pipe_request_needs_barrier = true,
     .pad_configurations = true,
@@ -78,7 +78,8 @@ static const UrbdrcFlavour ironrdp = {
 static const UrbdrcFlavour unknown = {
     .name = "unknown",
     .quirks = USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP |
-              USB_QUIRK_TRANSFERS_MAY_PEND | USB_QUIRK_EQUAL_ISO_PACKETS,
+              USB_QUIRK_TRANSFERS_MAY_PEND | USB_QUIRK_EQUAL_ISO_PACKETS |
+              USB_QUIRK_CONTROL_BLOCKS_CLIENT,
     .typed_set_requests = false,
     .pipe_request_needs_barrier = true,
 };

@@ -447,6 +447,8 @@ static void on_complete(void *user, const UsbCompletion *completion)
     if (transfer_complete(&d->table, c.id, &t) == TRANSFER_WAS_LIVE) {
         d->stats.completions++;
         time_request(d, &t, &c);
+        if (t.timer == TRANSFER_TIMER_CONTROL)
+            control_took(d, t.t0);
         if (c.length > t.length) { /* the source has checked; QEMU must never get more */
             c.length = t.length;
             c.status = USB_STATUS_BABBLE;
@@ -598,6 +600,7 @@ uint64_t usb_device_deadline(const UsbDevice *d)
         return UINT64_MAX;
     deadline = earlier(deadline, iso_deadline(d));
     deadline = earlier(deadline, alive_deadline(d));
+    deadline = earlier(deadline, control_deadline(d));
     if (full_since != UINT64_MAX && d->now < full_since + DEVICE_CANCEL_PERIOD_US)
         deadline = earlier(deadline, full_since + DEVICE_CANCEL_PERIOD_US);
     if (d->over_cap && d->now < d->over_cap_since + USB_TIMEOUT_TRANSFER_US)
@@ -634,6 +637,7 @@ void usb_device_tick(UsbDevice *d, uint64_t now_us)
     while (transfer_expire(&d->table, &t) || alive_expire(d, &t))
         time_out(d, &t);
     alive_tick(d);
+    control_pump(d);
     iso_tick(d);
     if (d->silent_since && d->now - d->silent_since > DEVICE_SILENCE_US && d->source &&
         !d->source->gone && !d->retired) {

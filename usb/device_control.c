@@ -167,6 +167,8 @@ void control_pump(UsbDevice *d)
     Packet *p;
 
     while (d->source && (p = d->control.head) && !p->submitted) {
+        if (d->control_rest > d->now)
+            return;
         if ((p->type == PACKET_SET_CONFIGURATION || p->type == PACKET_SET_ALT) && iso_draining(d))
             return; /* it would cut off what is still being played */
         UsbRequest request = {
@@ -191,6 +193,20 @@ void control_pump(UsbDevice *d)
             control_complete(d, p, &refused);
         }
     }
+}
+
+void control_took(UsbDevice *d, uint64_t t0)
+{
+    if (d->source && d->source->quirks & USB_QUIRK_CONTROL_BLOCKS_CLIENT && d->now > t0 &&
+        d->now - t0 > USB_CONTROL_SLOW_US)
+        d->control_rest = d->now + (d->now - t0);
+}
+
+uint64_t control_deadline(const UsbDevice *d)
+{
+    return d->control.head && !d->control.head->submitted && d->source && d->control_rest > d->now
+               ? d->control_rest
+               : UINT64_MAX;
 }
 
 static void enqueue(UsbDevice *d, Packet *p)

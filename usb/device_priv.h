@@ -140,6 +140,7 @@ struct UsbDevice {
     uint64_t silent_since;   /* first timeout since the last completion, 0 for none */
     uint64_t heard;          /* the last completion or question, see device_alive.c */
     bool deaf;               /* the client has just not answered the question whether it is alive */
+    uint64_t control_rest;   /* no control request before this: USB_QUIRK_CONTROL_BLOCKS_CLIENT */
     bool retired;
     UsbDeviceStats stats;
 };
@@ -193,6 +194,10 @@ void alive_timed_out(UsbDevice *d, const Packet *packet);
 bool alive_expire(UsbDevice *d, Transfer *out);
 
 /* device_control.c */
+/** A control request has been answered that was sent at @t0. */
+void control_took(UsbDevice *d, uint64_t t0);
+/** When the rest after a slow one ends, UINT64_MAX if nothing waits for that. */
+uint64_t control_deadline(const UsbDevice *d);
 /** A request of our own for the device descriptor, whose answer nobody reads. */
 void control_ask(UsbDevice *d);
 void control_event(UsbDevice *d, RedirEvent *event);

@@ -201,14 +201,19 @@ enum {
     /** RESET_PORT answers success and does nothing (FreeRDP: urbdrc.md 2.3). */
     USB_QUIRK_RESET_IS_NO_OP = 1u << 1,
     /** Bulk and interrupt requests may stay open as long as the device likes (Windows, host
-     * devices), so no timer is run on them: device_alive.c asks the client instead. Without this one that has no completion after
-     * USB_TIMEOUT_TRANSFER_US counts as lost: FreeRDP ends all of them after 10 s itself. */
+     * devices), so no timer is run on them: device_alive.c asks the client instead. Without this
+     * one that has no completion after USB_TIMEOUT_TRANSFER_US counts as lost: FreeRDP ends all of
+     * them after 10 s itself. */
     USB_QUIRK_TRANSFERS_MAY_PEND = 1u << 2,
     /** All packets of an isochronous request have the same length (FreeRDP: urbdrc.md 3.5). */
     USB_QUIRK_EQUAL_ISO_PACKETS = 1u << 3,
     /** An isochronous request at high speed covers whole frames (Windows: _URB_ISOCH_TRANSFER,
      * NumberOfPackets). */
     USB_QUIRK_ISO_WHOLE_FRAMES = 1u << 4,
+    /** A control request keeps the client from everything else, its picture included, until the
+     * device has answered (FreeRDP: urbdrc.md 3.5). One that took long is followed by a rest as
+     * long, so that a guest cannot freeze its user's screen with a device that NAKs. */
+    USB_QUIRK_CONTROL_BLOCKS_CLIENT = 1u << 5,
 };
 
 /** Embedded as the first member of what implements a source. */

@@ -417,7 +417,7 @@ static void test_freerdp_handshake(void)
     status_is(f, "active", "freerdp3");
     g_assert_cmphex(f->devices[0].source->quirks, ==,
                     USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP |
-                        USB_QUIRK_EQUAL_ISO_PACKETS);
+                        USB_QUIRK_EQUAL_ISO_PACKETS | USB_QUIRK_CONTROL_BLOCKS_CLIENT);
     g_assert_true(f->devices[0].source->high_speed_hint);
     g_assert_cmpstr(f->devices[0].source->label, ==, "alice@127.0.0.1 channel 2");
     assert_quiet(f, 1);

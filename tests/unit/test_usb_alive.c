@@ -1,6 +1,6 @@
 /*
  * Requests that may pend: they wait for as long as the device likes, but not for a client that has
- * forgotten it.
+ * forgotten it. And control requests that block their client: slow ones are followed by a rest.
  */
 #include <glib.h>
 #include <string.h>
@@ -149,6 +149,54 @@ static void test_others(void)
     end(r);
 }
 
+/* The index of the control request that is at the client, -1 for none. */
+static int control_request(const UsbRig *r)
+{
+    for (unsigned i = 0; i < r->source->n_pending; i++) {
+        if (r->source->pending[i].request.kind == USB_REQUEST_CONTROL)
+            return (int)i;
+    }
+    return -1;
+}
+
+/* Three requests in a row to a device that takes @us for each; how long the client was left alone
+ * after the first and the second. */
+static void pace(uint32_t quirks, uint64_t us, uint64_t rest)
+{
+    UsbRig *r = usb_rig_new(FAKE_STICK, USB_SPEED_HIGH, quirks);
+    uint64_t ids[3];
+
+    usb_rig_enumerate(r);
+    r->source->hold = true;
+    for (unsigned i = 0; i < 3; i++)
+        ids[i] = fake_guest_control(r->guest, 0xa1, 0xfe, 0, 0, 1, NULL);
+    usb_rig_run(r);
+    for (unsigned i = 0; i < 3; i++) {
+        int at = control_request(r);
+        if (i > 0 && rest > 0) {
+            g_assert_cmpint(at, <, 0);
+            usb_rig_wait(r, rest - 1000);
+            g_assert_cmpint(control_request(r), <, 0);
+            usb_rig_wait(r, 2000);
+            at = control_request(r);
+        }
+        g_assert_cmpint(at, >=, 0);
+        usb_rig_wait(r, us);
+        usb_device_tick(r->device, r->now); /* as the loop does, which knows the time */
+        fake_source_complete(r->source, (unsigned)at, USB_STATUS_SUCCESS, "", 1, false);
+        usb_rig_run(r);
+        g_assert_nonnull(fake_guest_find(r->guest, usb_redir_control_packet, ids[i]));
+    }
+    end(r);
+}
+
+static void test_rest(void)
+{
+    pace(USB_QUIRK_CONTROL_BLOCKS_CLIENT, 2000000, 2000000);
+    pace(USB_QUIRK_CONTROL_BLOCKS_CLIENT, 400000, 0);
+    pace(0, 2000000, 0);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -157,5 +205,6 @@ int main(int argc, char **argv)
     g_test_add_func("/usb-alive/signs", test_signs);
     g_test_add_func("/usb-alive/stream", test_stream);
     g_test_add_func("/usb-alive/others", test_others);
+    g_test_add_func("/usb-alive/rest", test_rest);
     return g_test_run();
 }
