@@ -73,7 +73,7 @@ def sent(size):
     return "ok %d " % size
 
 
-class RequestTest(DeviceRig):
+class RequestTests:
     """Everything a driver may ask of a device, of the one that has all of it (tests/standin/multi.c)."""
 
     def check(self, usb, *pairs):
@@ -169,7 +169,7 @@ class RequestTest(DeviceRig):
                    ("in=81.1048576", came(counting(262144))))
 
 
-class ClassTest(DeviceRig):
+class ClassTests:
     """A security key, a smart-card reader, a network adapter."""
 
     def twice(self, usb, kind, driver=None):
@@ -281,7 +281,7 @@ def ctap(channel, command, data):
     return [report.ljust(64, b"\0") for report in reports]
 
 
-class SerialTest(DeviceRig):
+class SerialTests:
     """Serial adapters. QEMU reads them ahead (usbredir's buffered bulk)."""
 
     def tty(self, kind, driver):
@@ -348,3 +348,7 @@ class SerialTest(DeviceRig):
         say("closed, the port is not read: what comes then is the adapter's to keep")
         wait_for(lambda: usb.log("pl2303")["ep83.queued"] == 0, 60, "QEMU to stop reading a closed port")
         self.check_strict(usb, "pl2303")
+
+
+class DeviceTest(RequestTests, ClassTests, SerialTests, DeviceRig):
+    """All of them, in one machine."""
