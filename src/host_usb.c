@@ -255,7 +255,8 @@ void host_usb_leave(HostUsb *host, guint id, bool close, const char *why)
 
     if (!device)
         return;
-    log_info(device->label, "taken from the guest: %s", why);
+    log_info(device->label, device->slot ? "taken from the guest: %s" : "kept from the guest: %s",
+             why);
     if (close)
         let_go(device);
     else if (device->bridge)

@@ -337,7 +337,8 @@ void peer_usb_detach(PeerUsb *usb, guint device_id, bool close_channel, const ch
 
     if (!device || !device->source)
         return;
-    log_info(device->subject, "taken from the guest: %s", why);
+    log_info(device->subject, device->slot ? "taken from the guest: %s" : "kept from the guest: %s",
+             why);
     if (!close_channel) {
         leave_slot(device);
         return;

@@ -602,6 +602,8 @@ static char *allow_or_deny(UsbSlots *slots, const char *word, bool allow, bool *
     }
     if (!add_rule(slots, vid, pid, allow))
         return g_strdup_printf("There are already %u rules.\n", USB_SLOTS_MAX_RULES);
+    log_info("usb", "%04x:%04x is %s from now on, says the operator", vid, pid,
+             allow ? "allowed" : "denied");
     for (guint i = 0; i < slots->rows->len; i++) {
         Row *row = slots->rows->pdata[i];
         if (!row->descriptors || row->descriptors->vid != vid || row->descriptors->pid != pid)

@@ -8,7 +8,8 @@ import threading
 
 import qrdp
 import standin
-from rig import PASSWORD, USER, say
+from qrdp import run_once
+from rig import PASSWORD, USER, full, say
 from test_stick import UsbRig
 from wait import wait_for
 
@@ -80,3 +81,137 @@ class NoSlotTest(UsbRig):
         say("refused; allowed by the operator, it is tried again")
         self.usb("allow", LOOP)
         wait_for(lambda: self.proxy.plugged == 2, 20, "another attempt: " + self.usb("list"))
+
+
+def loops(names, first=0x100):
+    """Specs of loop devices with these names and product numbers of their own."""
+    return [standin.spec("loop", name=name, pid="%04x" % (first + n)) for n, name in enumerate(names)]
+
+
+class Counting(UsbRig):
+    def counts(self):
+        """How many devices the table has in each state."""
+        found = {}
+        for device in self.server.status()["usb"]["devices"]:
+            found[device["state"]] = found.get(device["state"], 0) + 1
+        return found
+
+    def wait_counts(self, seconds=120, **wanted):
+        wait_for(lambda: self.counts() == wanted, seconds, lambda: "%r; there is: %s" % (
+            wanted, self.usb("list")))
+
+    def wait_guest(self, count, seconds=120):
+        wait_for(lambda: len(self.ours()) == count, seconds, lambda: "%d devices in the guest, which has %r" % (
+            count, sorted(self.ours())))
+
+    def ours(self):
+        return {d["id"] for d in self.agent.usb() if d["id"].startswith("1209:")}
+
+
+class ManyTest(Counting):
+    """Two people at one machine, with a box of devices each."""
+
+    @classmethod
+    def start(cls):
+        cls.server, cls.vm = cls.shared.run_vm(options=["--share"])
+
+    def test_sixteen(self):
+        """More than there are slots at first, all at once; they work, and go in another order."""
+        image = self.stick()
+        names = ["loop%d" % n for n in range(14)]
+        client, usb = self.bring(
+            loops(names) + [standin.spec("stick", image=image), standin.spec("keyboard")],
+            ids=["1209:%04x" % (0x100 + n) for n in range(14)] + [0x0001, 0x0002])
+        self.wait_counts(connected=16)
+        self.wait_guest(16)
+        self.assertEqual(self.server.status()["usb"]["slots"], 16)
+        place, = self.agent.wait_mount()
+        self.agent.wait_usb("1209:0002", "usbhid")
+        usb.type("echo many >/tmp/many\n")
+        self.check_copy(place, image, megabytes=2)
+        wait_for(lambda: self.agent.run("cat /tmp/many")[1] == "many\n", 60, "what was typed to arrive")
+
+        say("half of them go, and come again while others go")
+        for name in names[::2]:
+            usb.unplug(name)
+        self.wait_guest(9)
+        for even, odd in zip(names[::2], names[1::2]):
+            usb.plug(standin.spec("loop", name=even, pid="%04x" % (0x100 + names.index(even))))
+            usb.unplug(odd)
+        self.wait_guest(9)
+        self.wait_counts(connected=9)
+        self.assertEqual(self.ours(), {"1209:%04x" % (0x100 + n) for n in range(0, 14, 2)} |
+                         {"1209:0001", "1209:0002"})
+        self.check_strict(usb, "stick", "keyboard", *names[::2])
+
+    def test_two_clients(self):
+        """Each has devices of the same kind; one person leaves, the other's go on."""
+        image, other = self.stick("a.img"), self.stick("b.img")
+        anne, anne_usb = self.bring([standin.spec("stick", image=image, serial="A"), standin.spec("loop")],
+                                    name="anne")
+        mine, = self.agent.wait_mount()
+        os.mkdir(self.path("bob"))
+        bob_usb = standin.Standin(self.path("bob"), [standin.spec("stick", image=other, serial="B"),
+                                                     standin.spec("keyboard")])
+        self.addCleanup(bob_usb.close)
+        bob = self.client(self.server, ["/usb:id:1209:0001#1209:0002"], env=bob_usb.env, name="bob")
+        self.wait_counts(connected=4)
+        places = self.agent.wait_mount(2)
+        self.assertEqual({d["client"] for d in self.server.status()["usb"]["devices"]},
+                         {c["id"] for c in self.server.status()["clients"]})
+        for place in places:
+            self.agent.shell("echo %s >%s/place && sync" % (place, place))
+
+        say("one client is killed while both sticks are written")
+        jobs = [self.agent.start_script(
+            "while [ ! -e /tmp/enough ]; do dd if=/dev/urandom of=%s/data bs=64k count=4 conv=fsync "
+            "2>/dev/null || exit 1; done" % place) for place in places]
+        anne_usb.wait_log("stick", lambda log: log["ep02.bytes"] > 1 << 19, 120, "writing")
+        bob_usb.wait_log("stick", lambda log: log["ep02.bytes"] > 1 << 19, 120, "writing")
+        anne.process.kill()
+        self.wait_counts(connected=2)
+        start = bob_usb.log("stick")["ep02.bytes"]
+        bob_usb.wait_log("stick", lambda log: log["ep02.bytes"] > start + (1 << 19), 120, "writing")
+        self.agent.shell("touch /tmp/enough")
+        ends = [self.agent.finish(job, 120)[0] for job in jobs]
+        self.assertEqual(ends, [1 if place == mine else 0 for place in places])
+        self.agent.wait_mount(1)
+        self.agent.shell("rm /tmp/enough")
+        self.check_strict(bob_usb, "stick", "keyboard")
+
+
+@full
+class FullTest(Counting):
+    """Every slot that there can be, and more devices than that."""
+
+    @classmethod
+    def start(cls):
+        cls.server, cls.vm = cls.shared.run_vm(options=["--share", "--usb-slots=28"])
+
+    def test_full(self):
+        boxes = []
+        for n, name in enumerate(("anne", "bob")):
+            os.mkdir(self.path(name + "-usb"))
+            first = 0x100 + 15 * n
+            usb = standin.Standin(self.path(name + "-usb"), loops(["d%d" % i for i in range(15)], first))
+            self.addCleanup(usb.close)
+            ids = "#".join("1209:%04x" % (first + i) for i in range(15))
+            self.client(self.server, ["/usb:id:" + ids], env=usb.env, name=name)
+            boxes.append(usb)
+        self.wait_counts(400, connected=28, refused=2)
+        self.wait_guest(28, 400)
+        listed = self.usb("list")
+        self.assertEqual(listed.count("all 28 redirection slots of the VM are in use"), 2)
+        self.assertIn("0 of 28 redirection slots are free", listed)
+        self.assertEqual(self.server.log().count("not passed on"), 2)
+        code, out, error = run_once(self.server.directory, "usb", "--run-dir=" + self.server.run_dir,
+                                    "allow", listed.partition("refused")[0].split()[-1])
+        self.assertEqual(code, 0, error)
+        self.wait_counts(connected=28, refused=2)
+
+        say("one goes: one of the refused gets its slot")
+        boxes[0].unplug("d3")
+        self.wait_counts(connected=28, refused=1)
+        self.wait_guest(28)
+        for usb in boxes:
+            self.check_strict(usb, *sorted(usb.devices()))
