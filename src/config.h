@@ -46,9 +46,10 @@ typedef struct Config {
     bool sandbox;           /* confine the process (sandbox.h), default true */
     unsigned stall_seconds; /* a client that stops reading is cut off after this, default 20 */
     bool print_ready;       /* "READY rdp=ADDR:PORT" on stdout once clients can connect */
-    bool json;              /* STATUS */
-    char **words;           /* USB: verb and arguments; PASSWD: user name */
-    bool remove;            /* PASSWD: forget the user */
+    bool host_usb; /* devices of this host may be opened: main sets it, before any thread */
+    bool json;     /* STATUS */
+    char **words;  /* USB: verb and arguments; PASSWD: user name */
+    bool remove;   /* PASSWD: forget the user */
     LogLevel log_level;
 } Config;
 

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <gio/gio.h>
 #include <glib-unix.h>
+#include <glob.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -34,6 +35,7 @@
 #include "status_client.h"
 
 #define SUBJECT "main"
+#define HOST_USB_DIR "/dev/bus/usb"
 #define EXIT_USAGE 2
 #define ATTACH_PAUSE_MS 250
 #define CHILD_LINGER_MS 2000
@@ -211,8 +213,36 @@ static void allow_listening(const App *app)
         sandbox_allow_read(names[i]);
 }
 
+/** Whether some device of this host is ours to open. */
+static bool has_host_usb(void)
+{
+    glob_t found;
+    bool any = false;
+    if (glob(HOST_USB_DIR "/*/*", GLOB_NOSORT, NULL, &found) != 0)
+        return false;
+    for (size_t i = 0; i < found.gl_pathc && !any; i++)
+        any = access(found.gl_pathv[i], R_OK | W_OK) == 0;
+    globfree(&found);
+    return any;
+}
+
+/** `qrdp usb attach` opens devices and looks for them in sysfs. Who may open none does not need a
+ * wider sandbox for it. */
+static void allow_host_usb(App *app)
+{
+    static const char *const names[] = {"/sys/bus", "/sys/class", "/sys/devices", "/run/udev",
+                                        "/etc/udev"};
+    app->config->host_usb = has_host_usb();
+    if (!app->config->host_usb)
+        return;
+    sandbox_allow_devices(HOST_USB_DIR);
+    for (size_t i = 0; i < G_N_ELEMENTS(names); i++)
+        sandbox_allow_read(names[i]);
+}
+
 static void confine(App *app)
 {
+    app->config->host_usb = true;
     if (!is_confined(app)) {
         sandbox_off(app->config->sandbox ? "this build has sanitizers in it" : "--sandbox=off");
         return;
@@ -235,6 +265,7 @@ static void confine(App *app)
         sandbox_allow_run("/"); /* what explains why QEMU would not start */
     allow_certificate(app);
     allow_listening(app);
+    allow_host_usb(app);
     sandbox_confine();
 }
 
@@ -244,6 +275,7 @@ static void filter(App *app)
         .child = app->run ? run_pid(app->run) : 0,
         .connect = app->config->mode != CONFIG_BUS,
         .write_files = app->config->mode == CONFIG_BUS && app->config->auth_file,
+        .devices = app->config->host_usb,
     };
     if (is_confined(app))
         sandbox_filter(&calls);

@@ -74,13 +74,23 @@ UsbSlots *server_usb_slots(Server *server)
     return server->usb;
 }
 
+static char *attach(Server *server, const char *which, bool *ok)
+{
+    if (!server->host_usb)
+        return g_strdup("This qrdp is about to end.\n");
+    if (!server->config->host_usb)
+        return g_strdup("This qrdp may open no device of this host: when it started, none in "
+                        "/dev/bus/usb was its user's to read and write, so it locked itself out. "
+                        "Give the user the device's file (a udev rule), then start qrdp again.\n");
+    return host_usb_attach(server->host_usb, which, ok);
+}
+
 char *server_usb_command(Server *server, char **words, bool *ok)
 {
     *ok = false;
     if (!server->usb)
         return g_strdup("The virtual machine is not attached yet.\n");
     if (words && g_strv_length(words) == 2 && strcmp(words[0], "attach") == 0)
-        return server->host_usb ? host_usb_attach(server->host_usb, words[1], ok)
-                                : g_strdup("This qrdp is about to end.\n");
+        return attach(server, words[1], ok);
     return usb_slots_command(server->usb, words, ok);
 }

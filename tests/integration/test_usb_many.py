@@ -105,7 +105,10 @@ class Counting(UsbRig):
             count, sorted(self.ours())))
 
     def ours(self):
-        return {d["id"] for d in self.agent.usb() if d["id"].startswith("1209:")}
+        """Ids of the clients' devices that the guest has, in two processes: agent.usb() needs a hundred."""
+        lines = self.agent.shell("cat /sys/bus/usb/devices/*/uevent 2>/dev/null | grep ^PRODUCT=1209/; true",
+                                 120).split()
+        return {"1209:%04x" % int(line.split("/")[1], 16) for line in lines}
 
 
 class ManyTest(Counting):
