@@ -14,10 +14,12 @@
 
 #define NOTSENT_LOWAT (128 * 1024) /* more would only be a second queue, in front of input */
 #define DEAD_AFTER_MS 60000u       /* data unacknowledged for so long: the network is gone */
+#define PROBE_AFTER_S 20           /* nothing heard: ask, so that an idle connection dies, too */
+#define PROBE_EVERY_S 10
 
 void client_socket_setup(int fd)
 {
-    int on = 1, lowat = NOTSENT_LOWAT;
+    int on = 1, lowat = NOTSENT_LOWAT, idle = PROBE_AFTER_S, every = PROBE_EVERY_S;
     unsigned dead = DEAD_AFTER_MS;
 
     /* Unix sockets refuse most of these, which is all right. */
@@ -25,6 +27,8 @@ void client_socket_setup(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat));
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead, sizeof(dead));
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every, sizeof(every));
 }
 
 bool client_socket_is_dead(int fd)

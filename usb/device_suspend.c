@@ -111,7 +111,7 @@ void usb_device_suspend(UsbDevice *d)
     transfer_table_clear(&d->table);
     d->suspended = true;
     d->silent_since = 0;
-    d->starved = false;
+    d->starved = d->deaf = false;
     for (unsigned i = 0; i < DEVICE_PIPES; i++) {
         stream_suspend(d, &d->pipes[i]);
         iso_abort(d, &d->pipes[i]); /* QEMU starts it again with the guest's next packet */

@@ -89,10 +89,38 @@ static void test_unix(void)
     check(pair);
 }
 
+static void test_dead(void)
+{
+    const struct linger reset = {.l_onoff = 1};
+    int pair[2];
+    char byte;
+
+    tcp_pair(pair);
+    g_assert_false(client_socket_is_dead(pair[0]));
+    g_assert_cmpint(write(pair[1], "x", 1), ==, 1);
+    while (recv(pair[0], &byte, 1, MSG_PEEK) != 1)
+        ;
+    g_assert_false(client_socket_is_dead(pair[0]));
+    close(pair[1]);
+    g_assert_false(client_socket_is_dead(pair[0])); /* there is something to read still */
+    g_assert_cmpint(read(pair[0], &byte, 1), ==, 1);
+    g_assert_cmpint(read(pair[0], &byte, 1), ==, 0);
+    g_assert_true(client_socket_is_dead(pair[0]));
+    close(pair[0]);
+
+    tcp_pair(pair);
+    setsockopt(pair[1], SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+    close(pair[1]);
+    g_assert_cmpint(read(pair[0], &byte, 1), ==, -1); /* FreeRDP has seen the error */
+    g_assert_true(client_socket_is_dead(pair[0]));
+    close(pair[0]);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/client-socket/tcp", test_tcp);
     g_test_add_func("/client-socket/unix", test_unix);
+    g_test_add_func("/client-socket/dead", test_dead);
     return g_test_run();
 }

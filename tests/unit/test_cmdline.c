@@ -52,7 +52,7 @@ static void assert_refused(const char *line, const char *part)
 static void test_run(void)
 {
     Config *c = parse_good(
-        "qrdp run --share --tls-login --usb-slots 28 --stall-seconds=1 "
+        "qrdp run --share --tls-login --usb-slots 28 --usb-grace=600 --stall-seconds=1 "
         "--listen=:0 --listen [::1]:3390 --listen unix:/tmp/x --keymap=de "
         "--log-level=debug --sandbox=off --print-ready --run-dir=/tmp/r --auth-file=/tmp/a "
         "-- qemu-system-x86_64 -m 2G --listen");
@@ -63,6 +63,7 @@ static void test_run(void)
     g_assert_cmpstr(c->listen[1], ==, "[::1]:3390");
     g_assert_true(c->share && c->tls_only && c->print_ready);
     g_assert_cmpuint(c->usb_slots, ==, 28);
+    g_assert_cmpuint(c->usb_grace, ==, 600);
     g_assert_cmpuint(c->stall_seconds, ==, 1);
     g_assert_cmpstr(c->keymap, ==, "de");
     g_assert_cmpint(c->log_level, ==, LOG_LEVEL_DEBUG);
@@ -79,6 +80,7 @@ static void test_defaults(void)
     g_assert_null(c->listen[1]);
     g_assert_cmpuint(c->usb_slots, ==, 4);
     g_assert_cmpint(c->usb_boot, ==, CONFIG_USB_BOOT_OFF);
+    g_assert_cmpuint(c->usb_grace, ==, 10);
     g_assert_cmpuint(c->stall_seconds, ==, 20);
     g_assert_cmpstr(c->keymap, ==, "us");
     g_assert_false(c->share || c->tls_only || c->print_ready);
@@ -218,6 +220,7 @@ static void test_refusals(void)
         {"qrdp run --usb-boot=soon -- q", "off or auto"},
         {"qrdp run --usb-boot=100001 -- q", "from 0 to 100000"},
         {"qrdp run --usb-slots=4294967296 -- q", "digits only"},
+        {"qrdp run --usb-grace=601 -- q", "0 (off) to 600"},
         {"qrdp run --stall-seconds=0 -- q", "from 1 to 3600"},
         {"qrdp run --sandbox=maybe -- q", "use on or off"},
         {"qrdp run --stall-seconds=3601 -- q", "from 1 to 3600"},
