@@ -7,6 +7,12 @@
  * must be there and make sense. All else may be missing: devices stall on BOS and strings, and a
  * second configuration that cannot be read is as good as none.
  *
+ * Clients say that a device is fast when its bcdUSB is 2.0 (FreeRDP: urbdrc.md 2.2), which most
+ * full speed devices claim as well. Where the endpoints prove nothing either, as those of headsets
+ * and mice, the device is asked for its device qualifier: one that cannot be fast has none
+ * (USB 2.0, 9.6.2). Hosts ask for it themselves. A speed that is wrong makes the guest's polling,
+ * and the packets of its streams, eight times too many or too few.
+ *
  * A device may lie differently each time it is asked. Only the second, full read is used; its own
  * wTotalLength must be the length that was asked for.
  */
@@ -22,6 +28,7 @@ typedef enum ProbeStep {
     PROBE_DEVICE,
     PROBE_CONFIG_HEADER,
     PROBE_CONFIG,
+    PROBE_QUALIFIER,
     PROBE_BOS_HEADER,
     PROBE_BOS,
     PROBE_LANGUAGES,
@@ -31,6 +38,8 @@ typedef enum ProbeStep {
 } ProbeStep;
 
 #define PROBE_CLIENT_TIMEOUT_MS 5000u
+#define DT_DEVICE_QUALIFIER 0x06 /* libusb has no name for it */
+#define QUALIFIER_LEN 10u
 #define BCD_USB_WITH_BOS 0x0201
 
 struct UsbProbe {
@@ -43,6 +52,7 @@ struct UsbProbe {
     uint16_t length;   /* of the configuration or BOS being read */
     uint16_t language; /* LANGID of the strings */
     uint32_t id;       /* request in flight, 0 for none */
+    bool high_speed;   /* unless its endpoints say otherwise */
     bool unstamped;    /* it left at an unknown time after .now (a completion brings no time) */
     uint64_t now, deadline;
 };
@@ -55,7 +65,7 @@ static void finish(UsbProbe *probe, const char *error)
     UsbDescriptors *d = probe->descriptors;
 
     if (!error) /* whichever step was the last one */
-        usb_descriptors_derive_speed(d, probe->source->high_speed_hint);
+        usb_descriptors_derive_speed(d, probe->high_speed);
     if (probe->source) {
         usb_source_set_sink(probe->source, NULL, NULL);
         probe->source = NULL;
@@ -85,6 +95,8 @@ static void fail_step(UsbProbe *probe, const char *error)
     }
     log_debug(probe->source->label, "probe: %s", error);
     if (probe->step <= PROBE_CONFIG)
+        advance(probe, PROBE_QUALIFIER);
+    else if (probe->step == PROBE_QUALIFIER)
         advance(probe, PROBE_BOS_HEADER);
     else if (probe->step <= PROBE_BOS)
         advance(probe, PROBE_LANGUAGES);
@@ -117,10 +129,23 @@ static void ask(UsbProbe *probe, uint8_t type, uint8_t index, uint16_t language,
     }
 }
 
+/* Whether the client's word decides between full and high speed. */
+static bool speed_is_hearsay(UsbProbe *probe)
+{
+    UsbDescriptors *d = probe->descriptors;
+
+    usb_descriptors_derive_speed(d, false);
+    UsbSpeed without = d->speed;
+    usb_descriptors_derive_speed(d, probe->high_speed);
+    return d->speed != without;
+}
+
 static void advance(UsbProbe *probe, ProbeStep step)
 {
     const uint8_t *device = probe->descriptors ? probe->descriptors->device_raw : NULL;
 
+    if (step == PROBE_QUALIFIER && !speed_is_hearsay(probe))
+        step = PROBE_BOS_HEADER;
     if (step == PROBE_BOS_HEADER && probe->descriptors->bcd_usb < BCD_USB_WITH_BOS)
         step = PROBE_LANGUAGES;
     if (step == PROBE_LANGUAGES && device[15] == 0 && device[16] == 0)
@@ -139,6 +164,9 @@ static void advance(UsbProbe *probe, ProbeStep step)
         break;
     case PROBE_CONFIG:
         ask(probe, LIBUSB_DT_CONFIG, probe->config_index, 0, probe->length);
+        break;
+    case PROBE_QUALIFIER:
+        ask(probe, DT_DEVICE_QUALIFIER, 0, 0, QUALIFIER_LEN);
         break;
     case PROBE_BOS_HEADER:
         ask(probe, LIBUSB_DT_BOS, 0, 0, USB_BOS_HEADER_LEN);
@@ -196,8 +224,11 @@ static void take_answer(UsbProbe *probe, const uint8_t *data, size_t len)
             probe->config_index < USB_MAX_CONFIGURATIONS) {
             advance(probe, PROBE_CONFIG_HEADER);
         } else {
-            advance(probe, PROBE_BOS_HEADER);
+            advance(probe, PROBE_QUALIFIER);
         }
+        return;
+    case PROBE_QUALIFIER: /* it has one; what is in it does not matter */
+        advance(probe, PROBE_BOS_HEADER);
         return;
     case PROBE_BOS_HEADER:
         probe->length = usb_descriptor_bos_length(data, len, why, sizeof(why));
@@ -247,6 +278,8 @@ static void on_complete(void *user, const UsbCompletion *completion)
         take_answer(probe, completion->data, completion->data ? completion->length : 0);
         return;
     }
+    if (probe->step == PROBE_QUALIFIER && completion->status == USB_STATUS_STALL)
+        probe->high_speed = false;
     snprintf(why, sizeof(why), "reading its descriptors ended with %s",
              usb_status_name(completion->status));
     fail_step(probe, why);
@@ -268,6 +301,7 @@ UsbProbe *usb_probe_new(UsbSource *source, uint64_t now_us, UsbProbeDone done, v
     if (!probe)
         abort();
     probe->source = source;
+    probe->high_speed = source->high_speed_hint;
     probe->done = done;
     probe->user = user;
     probe->now = now_us;

@@ -337,6 +337,8 @@ static bool control(FakeSource *f, const UsbRequest *r, uint8_t *out, unsigned *
     case 0x8006:
         if (s->value >> 8 == 1)
             memcpy(out, f->device_raw, *n = 18);
+        else if (s->value == 0x0600 && f->speed == USB_SPEED_HIGH)
+            *n = 10;
         else if (s->value == 0x0200)
             memcpy(out, f->config_raw, *n = f->config_len);
         else if (s->value == 0x0f00 && f->bos_len && !f->no_bos)

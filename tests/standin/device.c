@@ -7,6 +7,8 @@
 #include "bus.h"
 #include <string.h>
 
+#define DT_DEVICE_QUALIFIER 0x06
+
 Endpoint *device_ep(Device *d, uint8_t address)
 {
     if (address & 0x70)
@@ -131,6 +133,8 @@ static int string_descriptor(Device *d, const Setup *s, uint8_t *data)
 
 static int get_descriptor(Device *d, const Setup *s, uint8_t *data)
 {
+    static const uint8_t qualifier[10] = {10, DT_DEVICE_QUALIFIER, 0, 2, 0, 0, 0, 64, 1, 0};
+
     unsigned index = s->value & 0xff;
 
     switch (s->value >> 8) {
@@ -141,6 +145,9 @@ static int get_descriptor(Device *d, const Setup *s, uint8_t *data)
                                     : IO_STALL;
     case LIBUSB_DT_STRING:
         return string_descriptor(d, s, data);
+    case DT_DEVICE_QUALIFIER: /* as it would be at the other speed */
+        return d->speed == LIBUSB_SPEED_HIGH ? reply(data, s, qualifier, sizeof(qualifier))
+                                             : IO_STALL;
     case LIBUSB_DT_BOS:
         return d->bos_len && !(s->value & 0xff) ? reply(data, s, d->bos, d->bos_len) : IO_STALL;
     default:

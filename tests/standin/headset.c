@@ -103,6 +103,8 @@ static bool headset_create(Device *d, Options *o, char *err, size_t errsize)
         snprintf(err, errsize, "cannot write %.200s", value);
         return false;
     }
+    d->device_desc[2] = 0x00; /* USB 2.0, and full speed all the same: as most of them */
+    d->device_desc[3] = 0x02;
     desc_config(d, 0x80, 50);
     audio_control(d);
     audio_stream(d, 1, 1, 2, EP_SPEAKER, h->async);

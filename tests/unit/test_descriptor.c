@@ -101,6 +101,7 @@ static void test_configuration(void)
     g_assert_cmpuint(video->endpoints[0].max_packet, ==, 1024);
     g_assert_cmpuint(video->endpoints[0].mult, ==, 3);
     g_assert_cmpuint(video->endpoints[0].max_packet_raw, ==, 0x1400);
+    g_assert_cmpuint(video->endpoints[0].interval_bytes, ==, 3072);
     g_assert_null(usb_configuration_alt(c, 1, 2));
     g_assert_null(usb_configuration_alt(c, 2, 0));
     usb_descriptors_derive_speed(d, false);
@@ -108,6 +109,64 @@ static void test_configuration(void)
     g_assert_cmpstr(usb_descriptors_describe(d, text, sizeof(text)), ==, "1234:5678 video");
     g_assert_false(add(d, camera, sizeof(camera))); /* the same value again */
     usb_descriptors_unref(d);
+}
+
+/* SuperSpeed: what fits into a service interval is in the companion, and held against itself. */
+static void test_companion(void)
+{
+    static const struct {
+        uint8_t type, burst, attributes;
+        uint16_t bytes;
+        uint32_t expected;
+    } rows[] = {
+        {5, 15, 2, 48 * 1024 - 1, 48 * 1024 - 1},
+        {5, 15, 2, 0xffff, 48 * 1024},
+        {5, 3, 0, 4096, 4096},
+        {5, 3, 0, 0, 4096},
+        {3, 2, 2, 3072, 3072},
+        {5, 16, 0, 4096, 1024},
+        {5, 0, 3, 4096, 1024},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        const uint8_t bytes[] = {9,
+                                 2,
+                                 31,
+                                 0,
+                                 1,
+                                 1,
+                                 0,
+                                 0x80,
+                                 50, /* configuration */
+                                 9,
+                                 4,
+                                 0,
+                                 0,
+                                 1,
+                                 14,
+                                 2,
+                                 0,
+                                 0, /* interface */
+                                 7,
+                                 5,
+                                 0x81,
+                                 rows[i].type,
+                                 0,
+                                 4,
+                                 1, /* 1024 bytes */
+                                 6,
+                                 0x30,
+                                 rows[i].burst,
+                                 rows[i].attributes,
+                                 rows[i].bytes & 0xff,
+                                 (uint8_t)(rows[i].bytes >> 8)};
+        UsbDescriptors *d = new_device();
+
+        g_assert_true(add(d, bytes, sizeof(bytes)));
+        const UsbAltSetting *alt = usb_configuration_alt(&d->configurations[0], 0, 0);
+        g_assert_cmpuint(alt->endpoints[0].interval_bytes, ==, rows[i].expected);
+        usb_descriptors_unref(d);
+    }
 }
 
 /* Changes one byte of the camera: it must be refused. */
@@ -372,6 +431,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/descriptor/device", test_device);
     g_test_add_func("/descriptor/configuration", test_configuration);
+    g_test_add_func("/descriptor/companion", test_companion);
     g_test_add_func("/descriptor/refused", test_refused);
     g_test_add_func("/descriptor/limits", test_limits);
     g_test_add_func("/descriptor/bos", test_bos);

@@ -284,7 +284,7 @@ static void test_requests(void)
     command("plug loop:serial=S1");
     h = open_pid(3, true);
     assert(libusb_control_transfer(h, 0x80, 6, 0x0100, 0, buf, 64, 100) == 18);
-    assert(libusb_control_transfer(h, 0x80, 6, 0x0600, 0, buf, 64, 100) == LIBUSB_ERROR_PIPE);
+    assert(libusb_control_transfer(h, 0x80, 6, 0x0900, 0, buf, 64, 100) == LIBUSB_ERROR_PIPE);
     assert(libusb_control_transfer(h, 0x80, 8, 0, 0, buf, 1, 100) == 1 && buf[0] == 1);
     assert(libusb_get_string_descriptor_ascii(h, 3, buf, 64) == 2 && !memcmp(buf, "S1", 3));
     /* SET_FEATURE with the direction bit set, as FreeRDP sends it. */

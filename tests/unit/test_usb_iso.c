@@ -496,6 +496,24 @@ static void test_flush(void)
     finish(r);
 }
 
+/* QEMU counts periods in frames, or microframes at high speed; bInterval is an exponent. */
+static void test_interval(void)
+{
+    for (UsbSpeed speed = USB_SPEED_FULL; speed <= USB_SPEED_HIGH; speed++) {
+        UsbRig *r = usb_rig_new(FAKE_HEADSET, speed, FREERDP);
+
+        usb_rig_enumerate(r);
+        fake_guest_set_alt(r->guest, 1, 1);
+        usb_rig_run(r);
+        const GuestPacket *p = fake_guest_find(r->guest, usb_redir_ep_info, UINT64_MAX);
+        g_assert_nonnull(p);
+        g_assert_cmpuint(p->ep.type[OUT], ==, usb_redir_type_iso);
+        g_assert_cmpuint(p->ep.interval[OUT], ==, speed == USB_SPEED_FULL ? 1 : 8);
+        g_assert_cmpuint(p->ep.max_packet_size[OUT], ==, 196);
+        finish(r);
+    }
+}
+
 static void test_refused(void)
 {
     static const uint8_t bad[][3] = {{OUT, 0, 1},   {OUT, 33, 1},  {OUT, 10, 17},
@@ -688,6 +706,7 @@ int main(int argc, char **argv)
     g_test_add_func("/usb-iso/out/deaf-client", test_deaf_client);
     g_test_add_func("/usb-iso/out/errors", test_out_errors);
     g_test_add_func("/usb-iso/out/flush", test_flush);
+    g_test_add_func("/usb-iso/interval", test_interval);
     g_test_add_func("/usb-iso/refused", test_refused);
     g_test_add_func("/usb-iso/reset", test_reset);
     g_test_add_func("/usb-iso/in/packets", test_in_packets);

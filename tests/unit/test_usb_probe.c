@@ -75,6 +75,28 @@ static void test_probe(void)
     }
 }
 
+/* Clients call most devices fast. One that has no device qualifier cannot be. */
+static void test_hearsay(void)
+{
+    static const struct {
+        FakeKind kind;
+        UsbSpeed speed;
+    } cases[] = {{FAKE_HEADSET, USB_SPEED_FULL},  {FAKE_HEADSET, USB_SPEED_HIGH},
+                 {FAKE_KEYBOARD, USB_SPEED_FULL}, {FAKE_KEYBOARD, USB_SPEED_HIGH},
+                 {FAKE_STICK, USB_SPEED_FULL},    {FAKE_STICK, USB_SPEED_HIGH}};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        FakeSource *f = fake_source_new(cases[i].kind, cases[i].speed);
+        Result r = {0};
+
+        f->base.high_speed_hint = true;
+        start(&r, f);
+        fake_source_run(f);
+        g_assert_cmpint(r.descriptors->speed, ==, cases[i].speed);
+        finish(&r, f);
+    }
+}
+
 /* What is not essential may stall or stay silent. */
 static void test_tolerant(void)
 {
@@ -268,6 +290,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/usb-probe/probe", test_probe);
+    g_test_add_func("/usb-probe/hearsay", test_hearsay);
     g_test_add_func("/usb-probe/tolerant", test_tolerant);
     g_test_add_func("/usb-probe/refused", test_refused);
     g_test_add_func("/usb-probe/silent", test_silent);
