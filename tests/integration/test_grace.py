@@ -137,6 +137,28 @@ class ReconnectTest(GraceRig):
         self.check_goes_on(usb2, place, job)
 
 
+    def test_open_serial_port(self):
+        """A program that has a serial port open goes on with it."""
+        network = self.network(self.server.address)
+        usb = standin.Standin(self.dir, [standin.spec("pl2303", serial=SERIAL)])
+        self.addCleanup(usb.close)
+        self.client(self.server, ["/usb:id:" + standin.IDS["pl2303"], "+auto-reconnect"], env=usb.env,
+                    address=network.address)
+        self.agent.wait_usb(standin.IDS["pl2303"], "pl2303")
+        wait_for(lambda: self.agent.run("test -e /dev/ttyUSB0")[0] == 0, 30, "the serial port")
+        job = self.agent.start_script("rm -f /tmp/go; ttydo /dev/ttyUSB0 echo=5000 until=/tmp/go echo=5000 >/tmp/tty")
+        for turn in range(2):
+            wait_for(lambda: "ok echo" in self.agent.run("cat /tmp/tty")[1], 60, "bytes to come back")
+            mark = len(self.server.log())
+            network.reset()
+            wait_for(lambda: "given back to the guest" in self.log_since(mark), 90,
+                     lambda: "the adapter to be given back: " + self.usb("list"))
+        self.agent.shell("touch /tmp/go")
+        status, text = self.agent.finish(job, 90)
+        self.assertEqual(status, 0, self.agent.shell("cat /tmp/tty"))
+        self.assertEqual(self.unplugged(), self.marked)
+
+
 class UnplugTest(GraceRig):
     def wait_unplugged(self, count=1):
         wait_for(lambda: self.unplugged() == self.marked + count, 60,
