@@ -38,6 +38,7 @@ typedef struct HostDevice {
     char *slot; /* NULL: QEMU does not have it */
     unsigned breaks;
     bool failed;  /* it could not be had */
+    bool denied;  /* by the operator: it is on its way back, whatever its thread said before */
     bool leaving; /* to be forgotten when its thread has ended */
 } HostDevice;
 
@@ -157,7 +158,7 @@ static void handle(HostDevice *device, const Message *m)
         on_probed(device, m->descriptors);
         break;
     case HOST_CONNECTED:
-        if (!device->slot)
+        if (!device->slot || device->denied)
             break;
         log_info(device->label, "connected to slot %s", device->slot);
         note(device, "connected", NULL);
@@ -234,7 +235,7 @@ bool host_usb_granted(HostUsb *host, guint id, int fd, const char *slot_id, cons
     }
     g_free(device->slot);
     device->slot = g_strdup(slot_id);
-    device->failed = false;
+    device->failed = device->denied = false;
     host_bridge_give(device->bridge, fd);
     return true;
 }
@@ -257,10 +258,12 @@ void host_usb_leave(HostUsb *host, guint id, bool close, const char *why)
         return;
     log_info(device->label, device->slot ? "taken from the guest: %s" : "kept from the guest: %s",
              why);
-    if (close)
+    if (close) {
         let_go(device);
-    else if (device->bridge)
+    } else if (device->bridge) {
+        device->denied = true;
         host_bridge_release(device->bridge);
+    }
 }
 
 /* ---- attach ---- */
