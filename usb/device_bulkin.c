@@ -5,8 +5,9 @@
  * ids (its hw/usb/quirks.h) and asks for it with start_bulk_receiving when the guest first reads.
  * Such a chip holds a few hundred bytes; with the two reads that a guest keeps open, each a round
  * trip long, it would overflow over any distance: 9 kB/s at 50 ms with a pl2303, less than 115200
- * baud bring. Like this it is 106 kB/s (test_devices' adapter behind the delay proxy). For other devices reading ahead is wrong: a read
- * too many takes the answer to a command that has not been given yet.
+ * baud bring. Like this it is 106 kB/s (test_devices' adapter behind the delay proxy). For other
+ * devices reading ahead is wrong: a read too many takes the answer to a command that has not been
+ * given yet.
  *
  * From start to stop a window of requests is kept at the source by device_stream.c, which also
  * reissues what the client gave up on (FreeRDP does so after 10 s: nothing is lost, what had come
