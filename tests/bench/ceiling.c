@@ -10,7 +10,8 @@
  * The program is linked from qrdp's own objects; the linker puts the functions __wrap_slot_* below
  * in front of slot.c (--wrap).
  *
- * Each such device has a socket, QRDP_CEILING_DIR/PRODUCT. One command per line, one answer:
+ * Each such device, named in QRDP_CEILING, has a socket, QRDP_CEILING_DIR/PRODUCT. One command per
+ * line, one answer:
  *
  *      capacity                                first of all, for a stick
  *      read BYTES COUNT, write BYTES COUNT     COUNT commands one after the other; their time in us
@@ -49,9 +50,8 @@ typedef struct Ceiling {
     const SlotCallbacks *callbacks;
     void *user;
     uint8_t in, out, interrupt; /* endpoints */
-    char *path;
     GSource *listener, *reader;
-    int listen_fd, client_fd;
+    int client_fd;
 
     Phase phase;
     bool hid, each_time, writing;
@@ -401,19 +401,26 @@ static gboolean on_connection(gint fd, GIOCondition condition, gpointer user)
 
 /* The slot */
 
-static void start_listening(Ceiling *c)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    const char *directory = g_getenv("QRDP_CEILING_DIR");
+/* Listening sockets are made before qrdp's sandbox forbids that. Keyed by product id. */
+static int listeners[0x10000];
 
-    c->path = g_strdup_printf("%s/%04x", directory ? directory : ".", c->descriptors->pid);
-    g_strlcpy(address.sun_path, c->path, sizeof(address.sun_path));
-    unlink(c->path);
-    c->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (c->listen_fd < 0 || bind(c->listen_fd, (struct sockaddr *)&address, sizeof(address)) ||
-        listen(c->listen_fd, 1))
-        g_error("ceiling: %s: %s", c->path, strerror(errno));
-    c->listener = watch(c, c->listen_fd, on_connection);
+__attribute__((constructor)) static void make_listeners(void)
+{
+    const char *directory = g_getenv("QRDP_CEILING_DIR"), *products = g_getenv("QRDP_CEILING");
+    char **words = g_strsplit(products ? products : "", ",", -1);
+
+    for (unsigned i = 0; directory && words[i] && *words[i]; i++) {
+        struct sockaddr_un address = {.sun_family = AF_UNIX};
+        unsigned product = (unsigned)strtoul(words[i], NULL, 16) & 0xffff;
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        snprintf(address.sun_path, sizeof(address.sun_path), "%s/%04x", directory, product);
+        unlink(address.sun_path);
+        if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) || listen(fd, 1))
+            g_error("ceiling: %s: %s", address.sun_path, strerror(errno));
+        listeners[product] = fd;
+    }
+    g_strfreev(words);
 }
 
 static void find_endpoints(Ceiling *c, const UsbAltSetting *alt)
@@ -456,7 +463,7 @@ Slot *__wrap_slot_new(GMainContext *context, const char *id, int fd, UsbDescript
     usb_source_set_sink(source, &sink, c);
     submit(c, (UsbRequest){.kind = USB_REQUEST_SELECT_CONFIGURATION,
                            .configuration = &descriptors->configurations[0]});
-    start_listening(c);
+    c->listener = watch(c, listeners[descriptors->pid], on_connection);
     return (Slot *)c;
 }
 
@@ -475,12 +482,9 @@ void __wrap_slot_free(Slot *slot)
         usb_source_set_sink(c->source, NULL, NULL);
     drop_source(&c->listener);
     drop_source(&c->reader);
-    close(c->listen_fd);
     if (c->client_fd >= 0)
         close(c->client_fd);
     close(c->fd);
-    unlink(c->path);
-    g_free(c->path);
     g_free(c->id);
     g_free(c->data);
     g_string_free(c->times, TRUE);

@@ -89,6 +89,8 @@ class Rig:
                 name, port), "-device", "usb-redir,chardev=raw%s,bus=rawusb.0,port=%d" % (name, place)]
         progress("starting the virtual machine")
         os.environ["QRDP_CEILING_DIR"] = self.path("ceiling")
+        os.environ["QRDP_CEILING"] = ",".join("%04x" % (product | BASE["ceiling"])
+                                              for _, product in DEVICES.values())
         self.server = qrdp.Qrdp(self.path("vm"), log_level="info", credentials=(rig.USER, rig.PASSWORD),
                                 options=["--usb-slots=%d" % (2 * len(DEVICES))], run=arguments)
         stack.callback(self.server.stop)
