@@ -28,6 +28,7 @@
 
 #include "dvc_guard.h"
 #include "log.h"
+#include "transport_buffer.h"
 
 /* Bulk messages that may wait until dvc_manager_limit_bulk() knows better. */
 #define DEFAULT_OUTBOX (1u << 20)
@@ -64,6 +65,7 @@ typedef struct StaticChannel {
 
 struct DvcManager {
     freerdp_peer *peer;
+    TransportBuffer *transport;
     HANDLE vcm;
     DWORD session;
     psPeerReceiveChannelData receive; /* FreeRDP's own */
@@ -413,9 +415,17 @@ DvcManager *dvc_manager_new(freerdp_peer *peer, void (*violation)(void *user, co
     g_mutex_unlock(&server_lock);
     if (!vcm || vcm == INVALID_HANDLE_VALUE)
         return NULL;
+    TransportBuffer *transport = transport_buffer_new(peer);
+    if (!transport) {
+        g_mutex_lock(&server_lock);
+        WTSCloseServer(vcm);
+        g_mutex_unlock(&server_lock);
+        return NULL;
+    }
 
     DvcManager *m = g_new0(DvcManager, 1);
     m->peer = peer;
+    m->transport = transport;
     m->vcm = vcm;
     m->session = session_of(vcm);
     m->violation = violation;
@@ -455,6 +465,7 @@ void dvc_manager_free(DvcManager *manager)
     WTSCloseServer(manager->vcm);
     g_mutex_unlock(&server_lock);
     dvc_guard_clear(&manager->guard);
+    transport_buffer_free(manager->transport);
     g_free(manager);
 }
 
@@ -479,7 +490,9 @@ static bool pump(DvcManager *m)
     /* Its first call starts drdynvc, once and for all: not before the client joined it. */
     BOOL start = WTSVirtualChannelManagerIsChannelJoined(m->vcm, DRDYNVC_SVC_CHANNEL_NAME);
 
-    return WTSVirtualChannelManagerCheckFileDescriptorEx(m->vcm, start);
+    transport_buffer_collect(m->transport);
+    BOOL ok = WTSVirtualChannelManagerCheckFileDescriptorEx(m->vcm, start);
+    return transport_buffer_write(m->transport) && ok;
 }
 
 /* True if the socket has taken everything. */

@@ -9,6 +9,7 @@ first part of the names: run.py usb cpu.
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -139,6 +140,7 @@ def main():
     usb_arguments = arguments[at + 1:] if "usb" in arguments else None if arguments else ["--short"]
     if usb_arguments is not None:
         usb.parse(usb_arguments)  # before anything takes time
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends what was started, like Ctrl-C
     directory = tempfile.mkdtemp(prefix="qrdp-b")
     progress("logs are in " + directory)
     if parts:
