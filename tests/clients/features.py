@@ -10,7 +10,7 @@ import tempfile
 import standin
 from qemu import EV_ABS, EV_KEY
 from test_audio import AudioTest
-from test_devices import SerialTest
+from test_devices import SerialTests
 from test_input import BTN_LEFT, TABLET
 from test_resize import STEADY
 from test_stick import KEYBOARD, LOOP, STICK
@@ -58,7 +58,7 @@ class Features(FailureRig):
         return super().bring(devices, ids or [standin.IDS[d.split(":")[0]] for d in devices], **options)
 
     # What other tests know how to do with a device
-    tty, state, check_adapter = SerialTest.tty, SerialTest.state, SerialTest.check_adapter
+    tty, state, check_adapter = SerialTests.tty, SerialTests.state, SerialTests.check_adapter
     headset, play, gone = AudioTest.headset, AudioTest.play, AudioTest.gone
     wait_guest, sound, figures = AudioTest.wait_guest, AudioTest.sound, AudioTest.figures
 
@@ -190,8 +190,20 @@ class Features(FailureRig):
         self.check_strict(usb, "loop")
 
     def test_serial(self):
-        """An adapter's modem lines, bytes there and back, what it says unasked; unplugged and plugged."""
-        self.check_adapter("ftdi", "ftdi_sio", 20000)
+        """An adapter's modem lines, bytes there and back, what it says unasked; unplugged while open."""
+        self.check_adapter("ftdi", "ftdi_sio", 20000, turns=1)
+
+    def test_replug_busy(self):
+        """Unplugged with sixteen reads at the client, and plugged again."""
+        client, usb = self.bring([standin.spec("ftdi")])
+        port = self.tty("ftdi", "ftdi_sio")
+        running = self.agent.start_script("ttydo /dev/%s baud=9600 hup" % port)
+        usb.wait_log("ftdi", lambda log: log["ep81.queued"] > 10, 60, "reading ahead")
+        usb.unplug("ftdi")
+        self.agent.finish(running, 90)
+        self.agent.wait_usb(standin.IDS["ftdi"], present=False, seconds=60)
+        usb.plug(standin.spec("ftdi"))
+        self.tty("ftdi", "ftdi_sio")
 
     def test_audio(self):
         """A tone reaches the headset: each packet once, in order, unchanged, at the right pitch."""
