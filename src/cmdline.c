@@ -68,6 +68,7 @@ typedef enum OptionId {
     OPT_USB_GRACE,
     OPT_STALL_SECONDS,
     OPT_SANDBOX,
+    OPT_HOST_USB,
     OPT_PRINT_READY,
     OPT_RUN_DIR,
     OPT_LOG_LEVEL,
@@ -116,6 +117,8 @@ static const Option options[] = {
      "cut a client off that reads nothing for so long (20)"},
     {"--sandbox", OPT_SANDBOX, "on|off", IN_SERVERS,
      "keep this process from opening other files and running programs (on)"},
+    {"--host-usb", OPT_HOST_USB, NULL, IN_SERVERS,
+     "leave this host's own USB devices open to 'qrdp usb attach'"},
     {"--print-ready", OPT_PRINT_READY, NULL, IN_SERVERS,
      "print 'READY rdp=ADDR:PORT' on stdout when clients can connect"},
     {"--run-dir", OPT_RUN_DIR, "DIR", IN_SERVERS | IN_CLIENTS,
@@ -398,6 +401,9 @@ static bool apply(Config *config, GPtrArray *listen, const Given *given, GError 
             return true;
         ERR(error, "--sandbox=%s: use on or off", given->value);
         return false;
+    case OPT_HOST_USB:
+        config->host_usb = true;
+        return true;
     case OPT_PRINT_READY:
         config->print_ready = true;
         return true;

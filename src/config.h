@@ -34,22 +34,22 @@ typedef struct Config {
     char **listen;      /* "127.0.0.1:3389", "[::1]:0", ":3389", "unix:/path"; at least one */
     char *cert_path;    /* PEM; NULL: made on first start in the state directory */
     char *key_path;
-    char *auth_file;        /* credential store (auth.h); NULL: <state dir>/credentials */
-    char *run_dir;          /* control socket; NULL: $XDG_RUNTIME_DIR/qrdp or /run/qrdp */
-    bool share;             /* a second client watches and types along instead of taking over */
-    bool tls_only;          /* offer TLS with the password in the client info besides NLA */
-    char *keymap;           /* guest keyboard layout for Unicode input, xkb name, default "us" */
-    char *usb_policy;       /* usbredirfilter rules or NULL */
-    unsigned usb_slots;     /* RUN: slots plugged at start, 0..28, default 4 */
-    int usb_boot;           /* bootindex of the first slot, or one of CONFIG_USB_BOOT_* */
-    unsigned usb_grace;     /* seconds that a device waits for its client, 0: none, default 10 */
-    bool sandbox;           /* confine the process (sandbox.h), default true */
+    char *auth_file;    /* credential store (auth.h); NULL: <state dir>/credentials */
+    char *run_dir;      /* control socket; NULL: $XDG_RUNTIME_DIR/qrdp or /run/qrdp */
+    bool share;         /* a second client watches and types along instead of taking over */
+    bool tls_only;      /* offer TLS with the password in the client info besides NLA */
+    char *keymap;       /* guest keyboard layout for Unicode input, xkb name, default "us" */
+    char *usb_policy;   /* usbredirfilter rules or NULL */
+    unsigned usb_slots; /* RUN: slots plugged at start, 0..28, default 4 */
+    int usb_boot;       /* bootindex of the first slot, or one of CONFIG_USB_BOOT_* */
+    unsigned usb_grace; /* seconds that a device waits for its client, 0: none, default 10 */
+    bool host_usb;      /* devices of this host may be opened; without a sandbox always (main) */
+    bool sandbox;       /* confine the process (sandbox.h), default true */
     unsigned stall_seconds; /* a client that stops reading is cut off after this, default 20 */
     bool print_ready;       /* "READY rdp=ADDR:PORT" on stdout once clients can connect */
-    bool host_usb; /* devices of this host may be opened: main sets it, before any thread */
-    bool json;     /* STATUS */
-    char **words;  /* USB: verb and arguments; PASSWD: user name */
-    bool remove;   /* PASSWD: forget the user */
+    bool json;              /* STATUS */
+    char **words;           /* USB: verb and arguments; PASSWD: user name */
+    bool remove;            /* PASSWD: forget the user */
     LogLevel log_level;
 } Config;
 

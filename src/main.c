@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <gio/gio.h>
 #include <glib-unix.h>
-#include <glob.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -147,6 +146,11 @@ static void on_child_exited(void *user, int status)
  * Questions from `qrdp status` and `qrdp usb`
  */
 
+static bool is_confined(const App *app)
+{
+    return app->config->sandbox && sandbox_possible();
+}
+
 static char *on_command(void *user, char **words, bool *ok)
 {
     App *app = user;
@@ -166,11 +170,6 @@ static char *on_command(void *user, char **words, bool *ok)
 /* ------------------------------------------------------------------------------------------------
  * Confinement (sandbox.h)
  */
-
-static bool is_confined(const App *app)
-{
-    return app->config->sandbox && sandbox_possible();
-}
 
 /** Where files may still be made: nowhere, but for a helper on libvirt's bus, which must be on it
  * before it does anything slow, and so is confined before it has a certificate and listens. */
@@ -213,37 +212,24 @@ static void allow_listening(const App *app)
         sandbox_allow_read(names[i]);
 }
 
-/** Whether some device of this host is ours to open. */
-static bool has_host_usb(void)
+/* What libusb opens. Only on demand: a process that was taken over could type on the host's own
+ * keyboard through it. */
+static void allow_host_usb(const App *app)
 {
-    glob_t found;
-    bool any = false;
-    if (glob(HOST_USB_DIR "/*/*", GLOB_NOSORT, NULL, &found) != 0)
-        return false;
-    for (size_t i = 0; i < found.gl_pathc && !any; i++)
-        any = access(found.gl_pathv[i], R_OK | W_OK) == 0;
-    globfree(&found);
-    return any;
-}
+    static const char *const described[] = {"/sys/bus", "/sys/class", "/sys/devices", "/run/udev",
+                                            "/etc/udev"};
 
-/** `qrdp usb attach` opens devices and looks for them in sysfs. Who may open none does not need a
- * wider sandbox for it. */
-static void allow_host_usb(App *app)
-{
-    static const char *const names[] = {"/sys/bus", "/sys/class", "/sys/devices", "/run/udev",
-                                        "/etc/udev"};
-    app->config->host_usb = has_host_usb();
     if (!app->config->host_usb)
         return;
     sandbox_allow_devices(HOST_USB_DIR);
-    for (size_t i = 0; i < G_N_ELEMENTS(names); i++)
-        sandbox_allow_read(names[i]);
+    for (size_t i = 0; i < G_N_ELEMENTS(described); i++)
+        sandbox_allow_read(described[i]);
 }
 
 static void confine(App *app)
 {
-    app->config->host_usb = true;
     if (!is_confined(app)) {
+        app->config->host_usb = true;
         sandbox_off(app->config->sandbox ? "this build has sanitizers in it" : "--sandbox=off");
         return;
     }
@@ -274,8 +260,8 @@ static void filter(App *app)
     const SandboxCalls calls = {
         .child = app->run ? run_pid(app->run) : 0,
         .connect = app->config->mode != CONFIG_BUS,
-        .write_files = app->config->mode == CONFIG_BUS && app->config->auth_file,
         .devices = app->config->host_usb,
+        .write_files = app->config->mode == CONFIG_BUS && app->config->auth_file,
     };
     if (is_confined(app))
         sandbox_filter(&calls);

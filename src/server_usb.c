@@ -79,9 +79,8 @@ static char *attach(Server *server, const char *which, bool *ok)
     if (!server->host_usb)
         return g_strdup("This qrdp is about to end.\n");
     if (!server->config->host_usb)
-        return g_strdup("This qrdp may open no device of this host: when it started, none in "
-                        "/dev/bus/usb was its user's to read and write, so it locked itself out. "
-                        "Give the user the device's file (a udev rule), then start qrdp again.\n");
+        return g_strdup("This qrdp has given up the right to this host's USB devices: start it "
+                        "with --host-usb.\n");
     return host_usb_attach(server->host_usb, which, ok);
 }
 

@@ -84,6 +84,18 @@ class SandboxTest(Rig):
         machine.agent.wait_mount()
         self.check(server)
 
+    def test_host_usb(self):
+        """The host's own devices are out of reach unless the operator said otherwise at the start."""
+        for options, refused in (([], True), (["--host-usb"], False)):
+            directory = "vm%d" % len(options)
+            server, _ = self.run_vm(directory, wait=False, program=qrdp.plain_binary(), options=options)
+            code, out, error = qrdp.run_once(server.directory, "usb", "--run-dir=" + server.run_dir, "attach",
+                                             "1209:0001")
+            self.assertEqual((code, out), (1, ""))
+            self.assertEqual("--host-usb" in error, refused, error)
+            self.check(server)
+            server.stop()
+
     def test_off(self):
         server, _ = self.run_vm(wait=False, program=qrdp.plain_binary(), options=["--sandbox=off"])
         self.assertEqual(server.status()["sandbox"], "off (--sandbox=off)")
