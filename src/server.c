@@ -23,6 +23,7 @@
 
 #include <fcntl.h>
 #include <gio/gunixsocketaddress.h>
+#include <malloc.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -580,6 +581,7 @@ static void quit_if_empty(Server *server)
 void server_peer_ended(Server *server, guint id, void *reason)
 {
     ServerPeer *p = server_peer(server, id);
+    bool had_pictures = p->logged_in;
 
     log_line(p->logged_in ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, "server", "%s: connection ended: %s",
              p->user ? p->user : p->address, (const char *)reason);
@@ -587,6 +589,10 @@ void server_peer_ended(Server *server, guint id, void *reason)
         throttle_left(server->throttle, p->key, !p->logged_in);
     g_hash_table_remove(server->peers, GUINT_TO_POINTER(id));
     server_grace_peer_ended(server, id);
+    /* Pictures of megabytes came and went between small things, and glibc keeps the holes: 13 MiB
+     * more after a dozen clients, of which nothing was in use (./dev soak). */
+    if (had_pictures)
+        malloc_trim(0);
     quit_if_empty(server);
 }
 
