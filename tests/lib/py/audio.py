@@ -26,6 +26,17 @@ def packets(path):
     return result
 
 
+def start_up_gaps(recorded, packets=60):
+    """Gaps so soon after the last one, or the beginning, that the stream was still being filled."""
+    count, since = 0, 0
+    for (before, _), (slot, _) in zip(recorded, recorded[1:]):
+        since += 1
+        if slot != before + 1:
+            count += since < packets
+            since = 0
+    return count
+
+
 def samples(data):
     """16-bit little-endian samples."""
     values = array.array("h", data[:len(data) // 2 * 2])
