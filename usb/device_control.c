@@ -258,6 +258,8 @@ void control_complete(UsbDevice *d, Packet *p, const UsbCompletion *c)
     case PACKET_CONTROL:
         if (p->out && c->status == USB_STATUS_SUCCESS)
             length = p->length;
+        if (p->kind == USB_REQUEST_CONTROL && p->out && c->status == USB_STATUS_SUCCESS)
+            state_note(d, p);
         if (p->kind == USB_REQUEST_CONTROL)
             *(p->out ? &d->stats.bytes_out : &d->stats.bytes_in) += length;
         answer_control(d, p->guest_id, &p->setup, c->status, c->data, length);
@@ -391,6 +393,7 @@ void control_reset(UsbDevice *d)
         remove_packet(d, p);
     }
     d->selected = false;
+    state_forget(d);
     if (d->touched && d->source) { /* else a reset has nothing to undo: guests send several */
         if (!(d->source->quirks & USB_QUIRK_RESET_IS_NO_OP)) {
             enqueue(d, internal(d, USB_REQUEST_RESET_PORT, 0));

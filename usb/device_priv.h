@@ -91,6 +91,23 @@ typedef struct Pipe {
     IsoStream *iso; /* owned, NULL if none runs */
 } Pipe;
 
+#define DEVICE_MAX_SETTINGS 32u
+#define DEVICE_MAX_SETTING_BYTES 64u
+
+/** A class or vendor request that the device has carried out. */
+typedef struct DeviceSetting {
+    UsbSetup setup;
+    uint8_t data[DEVICE_MAX_SETTING_BYTES];
+} DeviceSetting;
+
+/** What a driver has set over endpoint 0 since the last reset: device_state.c. */
+typedef struct DeviceState {
+    DeviceSetting settings[DEVICE_MAX_SETTINGS];
+    unsigned n;
+    bool overflow; /* there were more, or longer ones */
+    bool unknown;  /* some may be more than settings */
+} DeviceState;
+
 typedef enum StorageKind {
     STORAGE_NONE,
     STORAGE_BULK_ONLY, /* one interface, SCSI over Bulk-Only Transport */
@@ -124,6 +141,7 @@ struct UsbDevice {
     uint8_t storage_interface, storage_in, storage_out;
     bool storage_resync; /* the device waits for a command, the guest may not know */
     StorageIdentity *storage;
+    DeviceState settings;
 
     TransferTable table;
     PacketQueue control; /* one at a time, the head is at the source */
@@ -177,6 +195,14 @@ void device_take_source(UsbDevice *d, UsbSource *source);
 void device_let_go_of_source(UsbDevice *d);
 
 /* device_suspend.c */
+/* device_state.c */
+/** A control OUT of the guest's has been carried out. */
+void state_note(UsbDevice *d, const Packet *packet);
+/** The device has been reset, all settings are gone. */
+void state_forget(UsbDevice *d);
+/** Whether repeating the settings brings the device back where it was. */
+bool state_can_be_restored(const UsbDevice *d);
+
 /** The active settings have changed. */
 void storage_rebuild(UsbDevice *d);
 /** A data packet of the guest's is about to be answered. */

@@ -95,6 +95,8 @@ bool usb_device_can_suspend(const UsbDevice *d, const char **why)
         *why = "the guest does not have it";
     else if (!d->descriptors->serial[0])
         *why = "it has no serial number";
+    else if (!state_can_be_restored(d))
+        *why = "its driver has set it up in a way that only the driver knows";
     else if (d->storage_kind == STORAGE_OTHER)
         *why = "it is mass storage of another kind than Bulk-Only Transport";
     else if (d->storage_kind == STORAGE_BULK_ONLY &&

@@ -6,9 +6,10 @@
  *
  *   1. SELECT_CONFIGURATION, and SELECT_INTERFACE where the guest had chosen another setting than
  *      0. Selecting a configuration clears the halts and toggles of both sides (USB 2.0, 9.4.5).
- *   2. For mass storage a reset recovery (BBB 5.3.4): the class reset, then CLEAR_HALT on both bulk
+ *   2. The settings that its driver has made over endpoint 0 (device_state.c).
+ *   3. For mass storage a reset recovery (BBB 5.3.4): the class reset, then CLEAR_HALT on both bulk
  *      endpoints. Whatever was left of the command that was cut off is forgotten by the device.
- *   3. Each question that the guest has asked about the medium, INQUIRY and READ CAPACITY, with the
+ *   4. Each question that the guest has asked about the medium, INQUIRY and READ CAPACITY, with the
  *      same command block; the answer must have the same bytes.
  *
  * A device that was reset, as FreeRDP does with every device that it lets go, fails the next
@@ -36,6 +37,7 @@
 typedef enum ReplayStep {
     REPLAY_CONFIGURATION,
     REPLAY_INTERFACES,
+    REPLAY_SETTINGS,
     REPLAY_BULK_RESET,
     REPLAY_CLEAR_IN,
     REPLAY_CLEAR_OUT,
@@ -53,6 +55,7 @@ struct UsbReplay {
     void *user;
     ReplayStep step;
     unsigned interface; /* index of the next one to select */
+    unsigned setting;   /* index of the next one to repeat */
     unsigned question;  /* index of the answer to compare with */
     unsigned attentions;
     bool sensing; /* the command is REQUEST SENSE */
@@ -105,7 +108,7 @@ static void ask_interface(UsbReplay *r)
     while (r->interface < c->n_interfaces && d->alts[r->interface] == 0)
         r->interface++;
     if (r->interface == c->n_interfaces) {
-        r->step = d->storage_kind == STORAGE_BULK_ONLY ? REPLAY_BULK_RESET : REPLAY_END;
+        r->step = REPLAY_SETTINGS;
         advance(r);
         return;
     }
@@ -113,6 +116,22 @@ static void ask_interface(UsbReplay *r)
     ask(r, &(UsbRequest){.kind = USB_REQUEST_SELECT_INTERFACE,
                          .configuration = c,
                          .alt = usb_configuration_alt(c, c->interface_numbers[i], d->alts[i])});
+}
+
+static void ask_setting(UsbReplay *r)
+{
+    const UsbDevice *d = r->device;
+
+    if (r->setting == d->settings.n) {
+        r->step = d->storage_kind == STORAGE_BULK_ONLY ? REPLAY_BULK_RESET : REPLAY_END;
+        advance(r);
+        return;
+    }
+    const DeviceSetting *s = &d->settings.settings[r->setting++];
+    ask(r, &(UsbRequest){.kind = USB_REQUEST_CONTROL,
+                         .setup = s->setup,
+                         .length = s->setup.length,
+                         .data = s->setup.length ? s->data : NULL});
 }
 
 static void ask_bulk(UsbReplay *r, uint8_t endpoint, uint8_t *data, uint32_t length)
@@ -153,6 +172,9 @@ static void advance(UsbReplay *r)
         break;
     case REPLAY_INTERFACES:
         ask_interface(r);
+        break;
+    case REPLAY_SETTINGS:
+        ask_setting(r);
         break;
     case REPLAY_BULK_RESET:
         ask(r, &(UsbRequest){
@@ -273,6 +295,12 @@ static void take_answer(UsbReplay *r, const UsbCompletion *c)
             go_on(r, REPLAY_INTERFACES);
         else
             finish(r, "it could not be configured as it was");
+        return;
+    case REPLAY_SETTINGS:
+        if (ok)
+            go_on(r, REPLAY_SETTINGS);
+        else
+            finish(r, "it does not take the settings that it had");
         return;
     case REPLAY_BULK_RESET:
     case REPLAY_CLEAR_IN:

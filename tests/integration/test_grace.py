@@ -1,11 +1,10 @@
 """A network that fails for a moment: the device stays in the guest until its client is back."""
 
 import os
-import signal
 
 import standin
 from qrdp import run_once
-from rig import PASSWORD, USER, full, say
+from rig import say
 from test_stick import STICK, UsbRig, on_image
 from wait import wait_for
 

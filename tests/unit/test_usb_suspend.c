@@ -473,6 +473,57 @@ static void test_alternate_setting(void)
     end(r);
 }
 
+/* What the driver has set is set again, in its order and as it was last; what nobody understands
+ * keeps a device from being kept. */
+static void test_settings(void)
+{
+    UsbRig *r = usb_rig_new(FAKE_KEYBOARD, USB_SPEED_FULL, FREERDP);
+
+    usb_rig_enumerate(r);
+    answer(r, usb_redir_control_packet,
+           fake_guest_control(r->guest, 0x21, 0x0a, 0x0400, 0, 0, NULL),
+           USB_STATUS_SUCCESS); /* SET_IDLE */
+    answer(r, usb_redir_control_packet, fake_guest_control(r->guest, 0x21, 0x0b, 0, 0, 0, NULL),
+           USB_STATUS_SUCCESS); /* SET_PROTOCOL */
+    answer(r, usb_redir_control_packet,
+           fake_guest_control(r->guest, 0x21, 0x0a, 0x0400, 0, 0, NULL), USB_STATUS_SUCCESS);
+    uint8_t leds = 2; /* SET_REPORT: not a setting */
+    answer(r, usb_redir_control_packet,
+           fake_guest_control(r->guest, 0x21, 0x09, 0x0200, 0, 1, &leds), USB_STATUS_SUCCESS);
+    suspend(r);
+    FakeSource *f = back(r);
+    f->hold = true;
+    Outcome o = {0};
+    o.replay = usb_replay_new(r->device, &f->base, r->now, on_done, &o);
+    usb_replay_tick(o.replay, r->now);
+    fake_source_complete(f, 0, USB_STATUS_SUCCESS, NULL, 0, false); /* SELECT_CONFIGURATION */
+    g_assert_cmpuint(f->n_pending, ==, 1);
+    g_assert_cmpuint(f->pending[0].request.setup.request, ==, 0x0b);
+    fake_source_complete(f, 0, USB_STATUS_SUCCESS, NULL, 0, false);
+    g_assert_cmpuint(f->pending[0].request.setup.request, ==, 0x0a);
+    g_assert_cmpuint(f->pending[0].request.setup.value, ==, 0x0400);
+    g_assert_false(o.done);
+    fake_source_complete(f, 0, USB_STATUS_SUCCESS, NULL, 0, false);
+    g_assert_true(o.done);
+    g_assert_cmpstr(o.error, ==, "");
+    g_assert_cmpuint(f->leds, ==, 0);
+    f->hold = false;
+    usb_device_resume(r->device, &f->base, r->now);
+
+    g_assert_true(suspendable(r));
+    uint64_t vendor = fake_guest_control(r->guest, 0x40, 0x01, 0, 0, 0, NULL);
+    r->source->hold = true;
+    usb_rig_run(r);
+    fake_source_complete(r->source, 0, USB_STATUS_SUCCESS, NULL, 0, false);
+    answer(r, usb_redir_control_packet, vendor, USB_STATUS_SUCCESS);
+    g_assert_false(suspendable(r));
+    r->source->hold = false;
+    fake_guest_reset(r->guest); /* which undoes it */
+    usb_rig_run(r);
+    g_assert_true(suspendable(r));
+    end(r);
+}
+
 static void test_not_configured(void)
 {
     UsbRig *r = usb_rig_new(FAKE_KEYBOARD, USB_SPEED_FULL, FREERDP);
@@ -604,6 +655,7 @@ int main(int argc, char **argv)
     g_test_add_func("/usb-suspend/replay-fails", test_replay_fails);
     g_test_add_func("/usb-suspend/keyboard", test_keyboard);
     g_test_add_func("/usb-suspend/alternate-setting", test_alternate_setting);
+    g_test_add_func("/usb-suspend/settings", test_settings);
     g_test_add_func("/usb-suspend/not-configured", test_not_configured);
     g_test_add_func("/usb-suspend/configuring", test_configuring);
     g_test_add_func("/usb-suspend/unsuitable", test_unsuitable);
