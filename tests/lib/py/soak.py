@@ -153,6 +153,7 @@ def main(arguments=None):
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--cycles", type=int, default=0, help="end after so many")
     args = parser.parse_args(arguments)
+    os.environ["QRDP_BINARY"] = qrdp.plain_binary()  # for passwd and status, too
     started = time.monotonic()
     soak = Soak()
     try:
