@@ -7,4 +7,4 @@ from rig import Rig, full
 @full
 class SoakTest(Rig):
     def test_short(self):
-        self.assertEqual(soak.main(["--cycles=8", "--minutes=20"]), 0)
+        self.assertEqual(soak.main(["--cycles=10", "--minutes=20"]), 0)

@@ -130,8 +130,8 @@ class Soak:
 
     def verdict(self):
         """Sentences about what has grown."""
-        base, rest = self.readings[WARM_UP - 1:2 * WARM_UP], self.readings[-WARM_UP:]
-        if len(self.readings) < 2 * WARM_UP:
+        base, rest = self.readings[WARM_UP - 1:2 * WARM_UP - 1], self.readings[-WARM_UP:]
+        if len(self.readings) < 3 * WARM_UP:  # what is compared must not overlap
             return ["only %d cycles: nothing can be said about growth" % len(self.readings)]
         found = []
         grown = min(r[0] for r in rest) - min(b[0] for b in base)
