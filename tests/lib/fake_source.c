@@ -554,11 +554,14 @@ static bool known_endpoint(const FakeSource *f, uint8_t e)
     return e == STICK_IN || e == STICK_OUT || (f->alt[0] == 1 && (e == 0x83 || e == 0x04));
 }
 
-/* A change of setting ends what its endpoints do. */
-static void check_idle(FakeSource *f)
+/* A change of setting ends what its endpoints do: those of a headset's @interface, or all (-1). */
+static void check_idle(FakeSource *f, int interface)
 {
+    uint8_t endpoint = interface == 1 ? HEADSET_OUT : interface == 2 ? HEADSET_IN : 0;
+
     for (unsigned k = 0; k < f->n_pending; k++) {
         if (f->pending[k].request.kind == USB_REQUEST_ISO && !f->pending[k].cancelled &&
+            (interface < 0 || f->pending[k].request.endpoint == endpoint) &&
             !f->pending[k].unwanted && f->cancel_mode != FAKE_CANCEL_SILENT)
             violation(f, "a SELECT_* under a running stream");
     }
@@ -568,8 +571,10 @@ static void select_request(FakeSource *f, unsigned i, const UsbRequest *r)
 {
     bool ok = !f->fail_select;
 
-    if (r->kind == USB_REQUEST_SELECT_CONFIGURATION || (r->alt && r->alt->alt == 0))
-        check_idle(f);
+    if (r->kind == USB_REQUEST_SELECT_CONFIGURATION)
+        check_idle(f, -1);
+    else if (r->alt && r->alt->alt == 0)
+        check_idle(f, r->alt->interface);
     if (r->kind == USB_REQUEST_SELECT_CONFIGURATION) {
         f->selects++;
         if (!r->configuration || r->configuration->raw_len != f->config_len ||
