@@ -3,6 +3,7 @@
  * and prints a line for each: what came, or the error that the guest's kernel gave.
  *
  *      timeout=MS          of the requests that follow; 0 (at first: 5000) waits for ever
+ *      show=BYTES          of what comes, as hex (64)
  *      claim=N release=N   an interface; a kernel driver is put aside
  *      setif=N.ALT setcfg=N halt=EP reset
  *      in=EP.SIZE          bulk or interrupt; EP in hex
@@ -10,7 +11,7 @@
  *      cin=TYPE.REQUEST.VALUE.INDEX.LENGTH     control, hex numbers but for the length
  *      cout=TYPE.REQUEST.VALUE.INDEX.HEX       the same to the device, HEX may be empty
  *
- * A line is "ok BYTES HEX", of which HEX stops after 64 bytes, with a checksum of all ("sum" is
+ * A line is "ok BYTES HEX", of which HEX stops after those bytes, with a checksum of all ("sum" is
  * that of +SIZE), or "error NAME". Exit status: 0 unless the device cannot be opened or a word is
  * wrong; errors of requests are results.
  */
@@ -25,10 +26,11 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { MAX_SIZE = 4 << 20, SHOWN = 64 };
+enum { MAX_SIZE = 4 << 20 };
 
 static uint8_t data[MAX_SIZE];
 static unsigned timeout_ms = 5000;
+static int shown = 64;
 
 static unsigned long attribute(const char *device, const char *name, int base)
 {
@@ -75,9 +77,9 @@ static void result(int done, bool in)
         printf("error %s\n", strerrorname_np(errno));
     } else {
         printf("ok %d ", done);
-        for (int i = 0; in && i < done && i < SHOWN; i++)
+        for (int i = 0; in && i < done && i < shown; i++)
             printf("%02x", data[i]);
-        if (in && done > SHOWN)
+        if (in && done > shown)
             printf(" %08x", checksum(data, (size_t)done));
         putchar('\n');
     }
@@ -171,6 +173,10 @@ static bool carry_out(int fd, const char *word)
     text++;
     if (strcmp(name, "timeout") == 0) {
         timeout_ms = (unsigned)atoi(text);
+        return true;
+    }
+    if (strcmp(name, "show") == 0) {
+        shown = atoi(text);
         return true;
     }
     if (strcmp(name, "cin") == 0 || strcmp(name, "cout") == 0)

@@ -145,15 +145,17 @@ class ClassesTest(MachineRig):
             node = "/dev/ttyUSB0"
             wait_for(lambda: self.agent.run("[ -c %s ]" % node)[0] == 0, 30, node)
             self.agent.shell("stty -F %s 115200 raw -echo -ixon -ixoff" % node)
-            reading = self.agent.start_script("head -c %d <%s | sha256sum" % (len(down), node))
-            line.sendall(down)
-            status, text = self.agent.finish(reading, 120)
-            self.assertEqual(text.split()[0], hashlib.sha256(down).hexdigest())
-            self.agent.shell("echo %s | xxd -r -p >/tmp/up; cat /tmp/up >%s" % (up.hex(), node), 120)
+            # Opening the port empties the device's buffer: the other end speaks when it hears the port open.
+            running = self.agent.start_script(
+                "echo %s | xxd -r -p >/tmp/up; exec 3<>%s; cat /tmp/up >&3; head -c %d <&3 | sha256sum" % (
+                    up.hex(), node, len(down)))
             came = b""
             while len(came) < len(up):
                 came += line.recv(65536)
             self.assertEqual(came, up)
+            line.sendall(down)
+            status, text = self.agent.finish(running, 120)
+            self.assertEqual(text.split()[0], hashlib.sha256(down).hexdigest())
         self.in_and_out(SERIAL, "SER1", "ftdi_sio",
                         lambda: self.machine.plug("usb-serial", "serial", serial="SER1", chardev="ttl"),
                         lambda: self.machine.unplug("serial"), work)
