@@ -17,7 +17,7 @@ modules="virtio_pci virtio_console virtio_gpu virtio_input bochs evdev psmouse?
     xhci_pci ehci_pci uhci_hcd usbhid hid_generic
     usb_storage uas sd_mod ext4 vfat exfat? nls_cp437 nls_ascii nls_utf8? nls_iso8859_1? crc32c_generic?
     usbserial ftdi_sio cp210x pl2303 cdc_acm usbtest? snd_usb_audio? uvcvideo
-    cdc_ether cdc_subset rndis_host? usblp af_packet"
+    cdc_ether rndis_host? usblp af_packet"
 
 say() { printf 'guest: %s\n' "$*"; }
 die() { say "$*" >&2; exit 1; }

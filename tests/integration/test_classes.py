@@ -5,18 +5,29 @@ device appears in the target, its driver binds, its work is done with the bytes 
 unplugged and plugged in again.
 """
 
+import contextlib
 import hashlib
 import os
 import random
+import socket
+import struct
+import threading
 
 import clientvm
+import mtp
+import vcard
 from qemu import EV_ABS, EV_KEY, EV_REL
-from rig import SharedRig, full, say
+from rig import SharedRig, full
 from test_stick import on_image, read_file, write_file
 from wait import wait_for
 
 DISK, UAS, HID, SERIAL = "46f4:0001", "46f4:0003", "0627:0001", "0403:6001"
-IDS = [DISK, UAS, HID, SERIAL]
+CARD_READER, NETWORK, CAMERA = "08e6:4433", "0525:a4a2", "46f4:0004"
+KEY, COMPOSITE = "1209:00f1", "1209:00f2"
+IDS = [DISK, UAS, HID, SERIAL, CARD_READER, NETWORK, CAMERA, KEY, COMPOSITE]
+# FIDO's report descriptor: 64 bytes each way.
+FIDO_REPORTS = bytes.fromhex("06d0f10901a1010920150026ff0075089540810209211500"
+                             "26ff00750895409102c0")
 
 
 def noise(size, seed=1):
@@ -159,3 +170,177 @@ class ClassesTest(MachineRig):
         self.in_and_out(SERIAL, "SER1", "ftdi_sio",
                         lambda: self.machine.plug("usb-serial", "serial", serial="SER1", chardev="ttl"),
                         lambda: self.machine.unplug("serial"), work)
+
+    def do(self, ident, *words):
+        """Runs usbdo in the target; a list of (bytes transferred, what came), or raises what went wrong."""
+        found = []
+        for line in self.agent.shell("usbdo %s %s" % (ident, " ".join(words)), 120).splitlines():
+            self.assertEqual(line.split()[0], "ok", (words, line))
+            found.append((int(line.split()[1]), bytes.fromhex((line.split() + [""])[2])))
+        return found
+
+    def test_card_reader(self):
+        """A program in the target speaks CCID with the reader, and through it with a card."""
+        line = self.machine.line("card")
+        card = vcard.Card(line, lambda apdu: bytes(reversed(apdu)) + b"\x90\x00")
+        self.addCleanup(card.close)
+        apdu = bytes.fromhex("00a4040006") + b"qrdp!?"
+
+        def plug():
+            self.machine.plug("usb-ccid", "reader", serial="CCID1")
+            self.machine.qmp.command("device_add", driver="ccid-card-passthru", id="slot", bus="reader.0",
+                                     chardev="card")
+
+        def message(kind, sequence, payload=b""):
+            return "out=3." + (struct.pack("<BIBBBH", kind, len(payload), 0, sequence, 0, 0) + payload).hex()
+
+        def work(device, turn):
+            wait_for(lambda: self.do(CARD_READER, "claim=0", message(0x65, 0), "in=82.64")[-1][1][7] & 3 != 2,
+                     30, "the reader to see its card")
+            found = self.do(CARD_READER, "claim=0", message(0x62, 1), "in=82.300", message(0x6f, 2, apdu),
+                            "in=82.300")
+            for sequence, (size, block) in ((1, found[2]), (2, found[4])):
+                self.assertEqual((block[0], block[6], block[7]), (0x80, sequence, 0), block.hex())
+            self.assertEqual(found[2][1][10:], vcard.ATR_BYTES)
+            self.assertEqual(found[4][1][10:], bytes(reversed(apdu)) + b"\x90\x00")
+            self.assertEqual(card.apdus[-1], apdu)
+
+        self.in_and_out(CARD_READER, "CCID1", None, plug, lambda: self.machine.unplug("reader"), work)
+
+    def test_media_player(self):
+        """A program in the target lists the objects of an MTP device and reads one."""
+        folder = self.path("player")
+        os.mkdir(folder)
+        song = noise(150000, 4)
+        for name, content in (("song.ogg", song), ("note.txt", b"a note")):
+            with open(os.path.join(folder, name), "wb") as file:
+                file.write(content)
+
+        def ask(code, *parameters, data=True):
+            """One transaction; the payload of its data phase."""
+            found = self.do(CAMERA, "claim=0", "show=1000000", "out=2." + mtp.command(code, 1, *parameters).hex(),
+                            *["in=81.500000"] * (1 + data))
+            parts = [mtp.container(came) for _, came in found[2:]]
+            self.assertEqual(parts[-1][:2], (mtp.RESPONSE, mtp.OK))
+            if data:
+                self.assertEqual(parts[0][:2], (mtp.DATA, code))
+                return parts[0][2]
+
+        def work(device, turn):
+            ask(mtp.OPEN_SESSION, 1, data=False)
+            names = {mtp.file_name(ask(mtp.GET_OBJECT_INFO, handle)): handle
+                     for handle in mtp.words(ask(mtp.GET_OBJECT_HANDLES, mtp.ALL, 0, mtp.ALL))}
+            self.assertEqual(sorted(names), ["note.txt", "song.ogg"])
+            self.assertEqual(ask(mtp.GET_OBJECT, names["note.txt"]), b"a note")
+            if not turn:
+                self.assertEqual(ask(mtp.GET_OBJECT, names["song.ogg"]), song)
+
+        self.in_and_out(CAMERA, "MTP1", None,
+                        lambda: self.machine.plug("usb-mtp", "player", rootdir=folder, serial="MTP1"),
+                        lambda: self.machine.unplug("player"), work)
+
+    def test_network(self):
+        """An adapter with two configurations, CDC and RNDIS: data pass through TCP in both."""
+        up, down = noise(60000, 5), noise(60000, 6)
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.settimeout(120)
+        self.addCleanup(listener.close)
+        came = []
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    end, _ = listener.accept()
+                    with end:
+                        end.sendall(down)
+                        came.append(b"".join(iter(lambda: end.recv(65536), b"")))
+
+        threading.Thread(target=serve, daemon=True).start()
+        self.machine.qmp.command("netdev_add", type="user", id="far", net="10.0.9.0/24")
+
+        def through(device, driver):
+            place = "/sys/bus/usb/devices/" + device["port"]
+            self.wait_device(NETWORK, device["serial"], driver)
+            name = wait_for(lambda: self.agent.run("ls %s/*/net" % place)[1].split(), 30, "its interface")[0]
+            came.clear()
+            got = self.agent.shell(
+                "ip addr flush dev {0}; ip addr add 10.0.9.15/24 dev {0}; ip link set {0} up; "
+                "echo {1} | xxd -r -p >/tmp/up; nc 10.0.9.2 {2} </tmp/up | sha256sum".format(
+                    name, up.hex(), listener.getsockname()[1]), 120)
+            self.assertEqual(got.split()[0], hashlib.sha256(down).hexdigest())
+            wait_for(lambda: came, 30, "the other end to have received all")
+            self.assertEqual(came, [up])
+
+        def work(device, turn):
+            through(device, "cdc_ether")
+            if not turn:
+                self.agent.shell("echo 2 >/sys/bus/usb/devices/%s/bConfigurationValue" % device["port"])
+                through(device, "rndis_host")
+
+        self.in_and_out(NETWORK, "NET1", "cdc_ether",
+                        lambda: self.machine.plug("usb-net", "net", netdev="far", serial="NET1"),
+                        lambda: self.machine.unplug("net"), work)
+
+    def gadget(self, ident, functions, product):
+        gadget = clientvm.Gadget(self.machine.agent, ident, functions, product, "GAD1")
+        self.addCleanup(gadget.remove)
+        return gadget
+
+    def test_security_key(self):
+        """The harness is a FIDO key behind a HID gadget: INIT, and a PING of two packets, each way."""
+        key = self.gadget(KEY, {"hid.key": {"protocol": 0, "subclass": 0, "report_length": 64,
+                                            "report_desc": FIDO_REPORTS}}, "key")
+        nonce, channel, text = noise(8, 7), b"\x01\x02\x03\x04", noise(100, 8)
+        begin = b"\xff\xff\xff\xff\x86\0"
+        ping = [channel + b"\x81\0\x64" + text[:57], channel + b"\0" + text[57:]]
+        asked = [begin + b"\x08" + nonce] + ping
+        answers = [begin + b"\x11" + nonce + channel + b"\2\1\0\0\1"] + ping
+        report = "dd bs=64 count=1 2>/dev/null | xxd -p | tr -d '\\n'"
+
+        def send(packet, prefix=b""):
+            return "echo %s | xxd -r -p" % (prefix + packet.ljust(64, b"\0")).hex()
+
+        def work(device, turn):
+            place = "/sys/bus/usb/devices/%s/*/*/hidraw" % device["port"]
+            node = "/dev/" + wait_for(lambda: self.agent.run("ls " + place)[1].split(), 30, "its hidraw node")[0]
+            host = self.agent.start_script("exec 3<>%s; %s >&3; %s <&3; %s >&3; %s >&3; %s <&3; %s <&3" % (
+                node, send(asked[0], b"\0"), report, send(ping[0], b"\0"), send(ping[1], b"\0"), report, report))
+            token = self.machine.agent.start_script("exec 3<>/dev/hidg0; %s <&3; %s >&3; %s <&3; %s <&3; %s >&3; %s >&3" % (
+                report, send(answers[0]), report, report, send(ping[0]), send(ping[1])))
+            self.assertEqual(self.machine.agent.finish(token, 60)[1], b"".join(p.ljust(64, b"\0") for p in asked).hex())
+            self.assertEqual(self.agent.finish(host, 60)[1], b"".join(p.ljust(64, b"\0") for p in answers).hex())
+
+        self.in_and_out_gadget(KEY, key, "usbhid", work)
+
+    def in_and_out_gadget(self, ident, gadget, driver, work):
+        first = iter([True])
+        self.in_and_out(ident, "GAD1", driver, lambda: next(first, False) or gadget.plug(), gadget.unplug, work)
+
+    def test_composite(self):
+        """A modem port and a printer in one device."""
+        gadget = self.gadget(COMPOSITE, {"acm.port": {}, "printer.lp": {"pnp_string": "MFG:qrdp;MDL:lp;"}},
+                             "both")
+        up, down = noise(30000, 9), noise(30000, 10)
+        client = self.machine.agent
+
+        def put(agent, data, path):
+            agent.shell("echo %s | xxd -r -p >%s" % (data.hex(), path))
+
+        def through(sender, source, receiver, sink, data):
+            put(sender, data, "/tmp/data")
+            waiting = receiver.start_script("head -c %d <%s | sha256sum" % (len(data), sink))
+            sender.shell("cat /tmp/data >" + source, 120)
+            self.assertEqual(receiver.finish(waiting, 120)[1].split()[0], hashlib.sha256(data).hexdigest())
+
+        def work(device, turn):
+            self.wait_device(COMPOSITE, "GAD1", "usblp")
+            for node in "/dev/ttyACM0", "/dev/usb/lp0":
+                wait_for(lambda: self.agent.run("[ -c %s ]" % node)[0] == 0, 30, node)
+            self.agent.shell("stty -F /dev/ttyACM0 115200 raw -echo")
+            client.run("stty -F /dev/ttyGS0 raw -echo")  # complains that it has no speed
+            through(self.agent, "/dev/usb/lp0", client, "/dev/g_printer0", up)
+            through(client, "/dev/g_printer0", self.agent, "/dev/usb/lp0", down[:5000])
+            through(self.agent, "/dev/ttyACM0", client, "/dev/ttyGS0", up)
+            through(client, "/dev/ttyGS0", self.agent, "/dev/ttyACM0", down)
+
+        self.in_and_out_gadget(COMPOSITE, gadget, "cdc_acm", work)
