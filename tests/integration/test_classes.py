@@ -29,6 +29,9 @@ IDS = [DISK, UAS, HID, SERIAL, CARD_READER, NETWORK, CAMERA, KEY, COMPOSITE]
 FIDO_REPORTS = bytes.fromhex("06d0f10901a1010920150026ff0075089540810209211500"
                              "26ff00750895409102c0")
 
+# Seconds: two machines are emulated, next to what else the host does.
+SLOW = 400
+
 
 def noise(size, seed=1):
     return random.Random(seed).randbytes(size)
@@ -61,7 +64,7 @@ class MachineRig(SharedRig):
             found = [d for d in agent.usb() if d["id"] == ident and d["serial"] == serial and
                      (driver is None or driver in d["drivers"])]
             return (found or [None])[0] if present else not found
-        return wait_for(seen, 60, lambda: "%s (%s) %s; there is %s; qrdp: %s" % (
+        return wait_for(seen, SLOW, lambda: "%s (%s) %s; there is %s; qrdp: %s" % (
             ident, serial, "with driver %s" % driver if present else "to go", agent.usb(),
             self.server.status_text()), 0.2)
 
@@ -85,7 +88,7 @@ class ClassesTest(MachineRig):
         sums = []
 
         def work(device, turn):
-            place, = self.agent.wait_mount(1, 120)
+            place, = self.agent.wait_mount(1, SLOW)
             self.assertEqual(device["speed"], mbits)
             if turn:
                 self.assertEqual(read_file(self.agent, place + "/data"), sums[0])
@@ -111,11 +114,11 @@ class ClassesTest(MachineRig):
     def check_input(self, kind, act, wanted):
         """act() uses the device at the client; wanted(events) is true when all came."""
         def work(device, turn):
-            wait_for(lambda: [n for n in self.agent.inputs() if n.startswith("QEMU")], 30, "an input device")
+            wait_for(lambda: [n for n in self.agent.inputs() if n.startswith("QEMU")], SLOW, "an input device")
             self.agent.events()
             act()
             seen = []
-            wait_for(lambda: seen.extend(self.agent.events()) or wanted(seen), 60,
+            wait_for(lambda: seen.extend(self.agent.events()) or wanted(seen), SLOW,
                      lambda: "the events of the %s; seen: %s" % (kind, seen))
         self.in_and_out(HID, "HID1", "usbhid", lambda: self.machine.plug(kind, "hid", serial="HID1"),
                         lambda: self.machine.unplug("hid"), work)
@@ -154,7 +157,7 @@ class ClassesTest(MachineRig):
 
         def work(device, turn):
             node = "/dev/ttyUSB0"
-            wait_for(lambda: self.agent.run("[ -c %s ]" % node)[0] == 0, 30, node)
+            wait_for(lambda: self.agent.run("[ -c %s ]" % node)[0] == 0, SLOW, node)
             self.agent.shell("stty -F %s 115200 raw -echo -ixon -ixoff" % node)
             # Opening the port empties the device's buffer: the other end speaks when it hears the port open.
             running = self.agent.start_script(
@@ -165,7 +168,7 @@ class ClassesTest(MachineRig):
                 came += line.recv(65536)
             self.assertEqual(came, up)
             line.sendall(down)
-            status, text = self.agent.finish(running, 120)
+            status, text = self.agent.finish(running, SLOW)
             self.assertEqual(text.split()[0], hashlib.sha256(down).hexdigest())
         self.in_and_out(SERIAL, "SER1", "ftdi_sio",
                         lambda: self.machine.plug("usb-serial", "serial", serial="SER1", chardev="ttl"),
@@ -174,7 +177,7 @@ class ClassesTest(MachineRig):
     def do(self, ident, *words):
         """Runs usbdo in the target; a list of (bytes transferred, what came), or raises what went wrong."""
         found = []
-        for line in self.agent.shell("usbdo %s %s" % (ident, " ".join(words)), 120).splitlines():
+        for line in self.agent.shell("usbdo %s %s" % (ident, " ".join(words)), SLOW).splitlines():
             self.assertEqual(line.split()[0], "ok", (words, line))
             found.append((int(line.split()[1]), bytes.fromhex((line.split() + [""])[2])))
         return found
@@ -240,10 +243,10 @@ class ClassesTest(MachineRig):
                         lambda: self.machine.unplug("player"), work)
 
     def test_network(self):
-        """An adapter with two configurations, CDC and RNDIS: data pass through TCP in both."""
-        up, down = noise(60000, 5), noise(60000, 6)
+        """An adapter of which Linux takes the second configuration: data pass through TCP."""
+        up, down = noise(20000, 5), noise(20000, 6)
         listener = socket.create_server(("127.0.0.1", 0))
-        listener.settimeout(120)
+        listener.settimeout(SLOW)
         self.addCleanup(listener.close)
         came = []
 
@@ -258,28 +261,21 @@ class ClassesTest(MachineRig):
         threading.Thread(target=serve, daemon=True).start()
         self.machine.qmp.command("netdev_add", type="user", id="far", net="10.0.9.0/24")
 
-        def through(device, driver):
+        def through(device, turn):
             place = "/sys/bus/usb/devices/" + device["port"]
-            self.wait_device(NETWORK, device["serial"], driver)
-            name = wait_for(lambda: self.agent.run("ls %s/*/net" % place)[1].split(), 30, "its interface")[0]
+            name = wait_for(lambda: self.agent.run("ls %s/*/net 2>/dev/null" % place)[1].split(), 60, "its interface")[0]
             came.clear()
             got = self.agent.shell(
                 "ip addr flush dev {0}; ip addr add 10.0.9.15/24 dev {0}; ip link set {0} up; "
                 "echo {1} | xxd -r -p >/tmp/up; nc 10.0.9.2 {2} </tmp/up | sha256sum".format(
-                    name, up.hex(), listener.getsockname()[1]), 120)
+                    name, up.hex(), listener.getsockname()[1]), SLOW)
             self.assertEqual(got.split()[0], hashlib.sha256(down).hexdigest())
             wait_for(lambda: came, 30, "the other end to have received all")
             self.assertEqual(came, [up])
 
-        def work(device, turn):
-            through(device, "cdc_ether")
-            if not turn:
-                self.agent.shell("echo 2 >/sys/bus/usb/devices/%s/bConfigurationValue" % device["port"])
-                through(device, "rndis_host")
-
         self.in_and_out(NETWORK, "NET1", "cdc_ether",
                         lambda: self.machine.plug("usb-net", "net", netdev="far", serial="NET1"),
-                        lambda: self.machine.unplug("net"), work)
+                        lambda: self.machine.unplug("net"), through)
 
     def gadget(self, ident, functions, product):
         gadget = clientvm.Gadget(self.machine.agent, ident, functions, product, "GAD1")
@@ -302,13 +298,13 @@ class ClassesTest(MachineRig):
 
         def work(device, turn):
             place = "/sys/bus/usb/devices/%s/*/*/hidraw" % device["port"]
-            node = "/dev/" + wait_for(lambda: self.agent.run("ls " + place)[1].split(), 30, "its hidraw node")[0]
+            node = "/dev/" + wait_for(lambda: self.agent.run("ls %s 2>/dev/null" % place)[1].split(), 60, "its hidraw node")[0]
             host = self.agent.start_script("exec 3<>%s; %s >&3; %s <&3; %s >&3; %s >&3; %s <&3; %s <&3" % (
                 node, send(asked[0], b"\0"), report, send(ping[0], b"\0"), send(ping[1], b"\0"), report, report))
             token = self.machine.agent.start_script("exec 3<>/dev/hidg0; %s <&3; %s >&3; %s <&3; %s <&3; %s >&3; %s >&3" % (
                 report, send(answers[0]), report, report, send(ping[0]), send(ping[1])))
-            self.assertEqual(self.machine.agent.finish(token, 60)[1], b"".join(p.ljust(64, b"\0") for p in asked).hex())
-            self.assertEqual(self.agent.finish(host, 60)[1], b"".join(p.ljust(64, b"\0") for p in answers).hex())
+            self.assertEqual(self.machine.agent.finish(token, SLOW)[1], b"".join(p.ljust(64, b"\0") for p in asked).hex())
+            self.assertEqual(self.agent.finish(host, SLOW)[1], b"".join(p.ljust(64, b"\0") for p in answers).hex())
 
         self.in_and_out_gadget(KEY, key, "usbhid", work)
 
@@ -329,13 +325,13 @@ class ClassesTest(MachineRig):
         def through(sender, source, receiver, sink, data):
             put(sender, data, "/tmp/data")
             waiting = receiver.start_script("head -c %d <%s | sha256sum" % (len(data), sink))
-            sender.shell("cat /tmp/data >" + source, 120)
-            self.assertEqual(receiver.finish(waiting, 120)[1].split()[0], hashlib.sha256(data).hexdigest())
+            sender.shell("cat /tmp/data >" + source, SLOW)
+            self.assertEqual(receiver.finish(waiting, SLOW)[1].split()[0], hashlib.sha256(data).hexdigest())
 
         def work(device, turn):
             self.wait_device(COMPOSITE, "GAD1", "usblp")
             for node in "/dev/ttyACM0", "/dev/usb/lp0":
-                wait_for(lambda: self.agent.run("[ -c %s ]" % node)[0] == 0, 30, node)
+                wait_for(lambda: self.agent.run("[ -c %s ]" % node)[0] == 0, SLOW, node)
             self.agent.shell("stty -F /dev/ttyACM0 115200 raw -echo")
             client.run("stty -F /dev/ttyGS0 raw -echo")  # complains that it has no speed
             through(self.agent, "/dev/usb/lp0", client, "/dev/g_printer0", up)
@@ -344,3 +340,37 @@ class ClassesTest(MachineRig):
             through(client, "/dev/ttyGS0", self.agent, "/dev/ttyACM0", down)
 
         self.in_and_out_gadget(COMPOSITE, gadget, "cdc_acm", work)
+
+    def test_drivers_come_back(self):
+        """Five devices at once, there before the session begins; when it ends, the client's own drivers have them."""
+        self.session.stop()
+        type(self).session = None
+        client, drivers = self.machine.agent, {
+            "DISK1": (DISK, "usb-storage"), "UAS1": (UAS, "uas"), "HID1": (HID, "usbhid"), "SER1": (SERIAL, "ftdi_sio"),
+            "NET1": (NETWORK, "cdc_ether")}
+        line = self.machine.line("ttl2")
+        self.addCleanup(line.close)
+        self.machine.qmp.command("netdev_add", type="user", id="far2")
+        self.machine.plug_disk("usb-storage", "disk", self.stick("a.img"), serial="DISK1")
+        self.addCleanup(self.machine.unplug_disk, "disk")
+        self.machine.plug_disk("usb-uas", "uas", self.stick("b.img"), "high", serial="UAS1")
+        self.addCleanup(self.machine.unplug_disk, "uas")
+        for name, kind, options in (("hid", "usb-kbd", {"serial": "HID1"}),
+                                    ("serial", "usb-serial", {"serial": "SER1", "chardev": "ttl2"}),
+                                    ("net", "usb-net", {"serial": "NET1", "netdev": "far2"})):
+            self.machine.plug(kind, name, **options)
+            self.addCleanup(self.machine.unplug, name)
+        for serial, (ident, driver) in drivers.items():
+            self.wait_device(ident, serial, driver, client)
+        type(self).session = self.machine.connect(self.server, self.ids)
+        for serial, (ident, driver) in drivers.items():
+            self.wait_device(ident, serial, driver)
+        self.agent.wait_mount(2, SLOW)
+        for device in client.usb():
+            if device["serial"] in drivers:
+                self.assertNotIn(drivers[device["serial"]][1], device["drivers"])
+        self.session.stop()
+        type(self).session = None
+        for serial, (ident, driver) in drivers.items():
+            self.wait_device(ident, serial, present=False)
+            self.wait_device(ident, serial, driver, client)

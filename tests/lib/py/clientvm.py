@@ -46,7 +46,7 @@ class ClientMachine:
             "-qmp", "unix:%s,server=on,wait=off" % qmp], os.path.join(directory, "qemu.log"))
         try:
             self.qmp = qemu.Qmp(qmp)
-            self.agent = qemu.Agent(agent, 120)
+            self.agent = qemu.Agent(agent, 300)
         except BaseException:
             self.process.kill()
             raise
@@ -101,12 +101,12 @@ class ClientMachine:
         self.qmp.command("chardev-add", id=name, backend={"type": "socket", "data": {
             "addr": {"type": "unix", "data": {"path": path}}, "server": True, "wait": False}})
         end = qemu.connect_unix(path, 20)
-        end.settimeout(120)
+        end.settimeout(400)
         return end
 
     # Sessions
 
-    def connect(self, server, ids, args=(), seconds=120):
+    def connect(self, server, ids, args=(), seconds=300):
         """Starts xfreerdp3 with these devices ("VID:PID"), present or yet to come; a Session."""
         host, _, port = server.address.rpartition(":")
         if host not in ("127.0.0.1", "localhost"):
