@@ -17,7 +17,7 @@ out=$(cd "$out" && pwd)
 
 modules="virtio_pci virtio_console virtio_net evdev af_packet
     xhci_pci ehci_pci uhci_hcd usbhid hid_generic usb_storage uas sd_mod
-    usbserial ftdi_sio cdc_acm cdc_ether cdc_subset rndis_host? usblp snd_usb_audio
+    usbserial ftdi_sio cdc_acm cdc_ether rndis_host? usblp snd_usb_audio
     dummy_hcd? libcomposite usb_f_hid usb_f_acm usb_f_printer"
 programs="xfreerdp3 Xvfb xkbcomp"
 
