@@ -203,6 +203,10 @@ static void on_probed(void *user, UsbDescriptors *descriptors, const char *error
     log_info(device->subject, "is %s, %s speed",
              usb_descriptors_describe(descriptors, text, sizeof(text)),
              usb_speed_name(descriptors->speed));
+    if (usb_descriptors_need_streams(descriptors))
+        log_warning(device->subject,
+                    "the guest will find no driver for it: at super speed this storage speaks UAS "
+                    "alone, which needs streams, and RDP has none; plug it into a USB 2 port");
     park(device);
     device->phase = PHASE_WAITING;
     tell_main(device, server_peer_usb_request, NULL, NULL);

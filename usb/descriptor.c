@@ -476,6 +476,24 @@ void usb_configuration_patch_for_guest(const UsbDescriptors *d, const UsbConfigu
     }
 }
 
+bool usb_descriptors_need_streams(const UsbDescriptors *d)
+{
+    bool uas = false;
+
+    if (d->speed != USB_SPEED_SUPER || d->n_configurations == 0)
+        return false;
+    for (unsigned a = 0; a < d->configurations[0].n_alts; a++) {
+        const UsbAltSetting *alt = &d->configurations[0].alts[a];
+
+        if (alt->class_code != LIBUSB_CLASS_MASS_STORAGE)
+            continue;
+        if (alt->protocol != PROTOCOL_UAS)
+            return false;
+        uas = true;
+    }
+    return uas;
+}
+
 const UsbConfiguration *usb_descriptors_configuration(const UsbDescriptors *d, uint8_t value)
 {
     for (unsigned i = 0; i < d->n_configurations; i++) {

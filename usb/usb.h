@@ -112,6 +112,9 @@ const UsbAltSetting *usb_configuration_alt(const UsbConfiguration *c, uint8_t in
                                            uint8_t alt);
 /** Whether every byte that was read of them is the same, strings and derived speed included. */
 bool usb_descriptors_same(const UsbDescriptors *a, const UsbDescriptors *b);
+/** Whether it is storage that at its speed knows UAS alone, which RDP cannot carry
+ * (docs/superspeed.md). */
+bool usb_descriptors_need_streams(const UsbDescriptors *d);
 /** "1234:5678 mass storage \"Foo Stick\"", for log lines and status. */
 const char *usb_descriptors_describe(const UsbDescriptors *d, char *out, size_t size);
 

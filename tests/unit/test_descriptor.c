@@ -371,6 +371,25 @@ static void test_speed(void)
     g_assert_cmpstr(usb_speed_name(USB_SPEED_UNKNOWN), ==, "unknown");
 }
 
+/* Storage that has UAS as its only way needs streams at super speed, with Bulk-Only beside it not.
+ */
+static void test_need_streams(void)
+{
+    uint8_t both[] = {9, 2, 27,   0, 1, 1, 0, 0x80, 50, 9, 4, 0,    0, 0,
+                      8, 6, 0x50, 0, 9, 4, 0, 1,    0,  8, 6, 0x62, 0};
+
+    for (unsigned i = 0; i < 4; i++) {
+        UsbDescriptors *d = new_device();
+        char why[160];
+
+        both[16] = i & 1 ? 0x62 : 0x50;
+        g_assert_true(usb_descriptors_add_configuration(d, both, sizeof(both), why, sizeof(why)));
+        d->speed = i & 2 ? USB_SPEED_SUPER : USB_SPEED_HIGH;
+        g_assert_cmpint(usb_descriptors_need_streams(d), ==, i == 3);
+        usb_descriptors_unref(d);
+    }
+}
+
 /* Whatever comes of mutated bytes must be consistent in itself. */
 static void check_any(uint8_t *data, size_t len, void *user)
 {
@@ -437,6 +456,7 @@ int main(int argc, char **argv)
     g_test_add_func("/descriptor/bos", test_bos);
     g_test_add_func("/descriptor/strings", test_strings);
     g_test_add_func("/descriptor/speed", test_speed);
+    g_test_add_func("/descriptor/need-streams", test_need_streams);
     g_test_add_func("/descriptor/mutations", test_mutations);
     return g_test_run();
 }
