@@ -1,35 +1,25 @@
 /*
  * Theory of operation. A channel's data travels in PDUs of 1600 bytes. FreeRDP reads the header of
  * each byte by byte and asks after each read whether it was told to stop, a poll() every time: five
- * reads and six polls for a PDU. And it writes each PDU on its own: a TLS record, a system call and
- * a wake-up of the client for 1600 bytes.
+ * reads and six polls for a PDU.
  *
- * Its transport may be given other functions. Reading: what has been decrypted is taken in large
- * pieces, from which the small reads are served. Only once the session is active: before that
- * FreeRDP changes what is below the transport (TLS, CredSSP), and may read in blocking mode, where
- * asking for more than is wanted would wait for ever. FreeRDP goes on reading until it is told that
+ * Its transport may be given other functions: what has been decrypted is taken in large pieces,
+ * from which the small reads are served. Only once the session is active: before that FreeRDP
+ * changes what is below the transport (TLS, CredSSP), and may read in blocking mode, where asking
+ * for more than is wanted would wait for ever. FreeRDP goes on reading until it is told that
  * nothing is left, so a whole PDU never stays here unnoticed.
- *
- * Writing: between transport_buffer_collect() and transport_buffer_write() PDUs are joined into
- * records of up to RECORD_BYTES, which the client takes in as easily (TLS records have no meaning,
- * MS-RDPBCGR 5.4.5). Nothing waits beyond that pair of calls.
  */
 #include "transport_buffer.h"
 
 #include <freerdp/transport_io.h>
 #include <glib.h>
 #include <string.h>
-#include <winpr/stream.h>
 
 #define READ_BYTES 65536u
-#define RECORD_BYTES 16384u /* the most that a TLS record holds */
 
 struct TransportBuffer {
     freerdp_peer *peer;
-    rdpTransport *transport;
     rdpTransportIo original;
-    bool collecting;
-    wStream *out;
     size_t at, have; /* of in */
     uint8_t in[READ_BYTES];
 };
@@ -39,48 +29,36 @@ static TransportBuffer *buffer_of(rdpTransport *transport)
     return freerdp_get_io_callback_context(transport_get_context(transport));
 }
 
+/* Like the original, short only if there is no more: a short answer makes FreeRDP wait for the
+ * socket, where what TLS has already read will not show up. */
 static SSIZE_T read_bytes(rdpTransport *transport, BYTE *data, size_t bytes)
 {
     TransportBuffer *b = buffer_of(transport);
-    size_t n;
+    size_t done = 0;
 
-    if (b->at == b->have) {
-        if (!b->peer->activated || bytes >= READ_BYTES)
-            return b->original.ReadBytes(transport, data, bytes);
-        SSIZE_T got = b->original.ReadBytes(transport, b->in, READ_BYTES);
-        if (got <= 0)
+    while (done < bytes) {
+        size_t n = MIN(bytes - done, b->have - b->at);
+
+        memcpy(data + done, b->in + b->at, n);
+        b->at += n;
+        done += n;
+        if (done == bytes)
+            break;
+        bool ahead = b->peer->activated && bytes - done < READ_BYTES;
+        SSIZE_T got = b->original.ReadBytes(transport, ahead ? b->in : data + done,
+                                            ahead ? READ_BYTES : bytes - done);
+        if (got < 0)
             return got;
-        b->at = 0;
-        b->have = (size_t)got;
+        if (got == 0)
+            break;
+        if (ahead) {
+            b->at = 0;
+            b->have = (size_t)got;
+        } else {
+            done += (size_t)got;
+        }
     }
-    n = MIN(bytes, b->have - b->at);
-    memcpy(data, b->in + b->at, n);
-    b->at += n;
-    return (SSIZE_T)n;
-}
-
-static bool write_out(TransportBuffer *b)
-{
-    if (Stream_GetPosition(b->out) == 0)
-        return true;
-    int status = b->original.WritePdu(b->transport, b->out);
-    Stream_SetPosition(b->out, 0);
-    return status >= 0;
-}
-
-static int write_pdu(rdpTransport *transport, wStream *s)
-{
-    TransportBuffer *b = buffer_of(transport);
-    size_t length = s ? Stream_GetPosition(s) : 0;
-
-    if (!b->collecting || length == 0)
-        return b->original.WritePdu(transport, s);
-    if (Stream_GetPosition(b->out) + length > RECORD_BYTES && !write_out(b))
-        return -1;
-    if (length > RECORD_BYTES)
-        return b->original.WritePdu(transport, s);
-    Stream_Write(b->out, Stream_Buffer(s), length);
-    return (int)length;
+    return (SSIZE_T)done;
 }
 
 TransportBuffer *transport_buffer_new(freerdp_peer *peer)
@@ -91,16 +69,11 @@ TransportBuffer *transport_buffer_new(freerdp_peer *peer)
         return NULL;
     TransportBuffer *b = g_new0(TransportBuffer, 1);
     b->peer = peer;
-    b->transport = freerdp_get_transport(peer->context);
     b->original = *io;
-    b->out = Stream_New(NULL, RECORD_BYTES);
     rdpTransportIo ours = *io;
     ours.ReadBytes = read_bytes;
-    ours.WritePdu = write_pdu;
-    if (!b->out || !freerdp_set_io_callback_context(peer->context, b) ||
+    if (!freerdp_set_io_callback_context(peer->context, b) ||
         !freerdp_set_io_callbacks(peer->context, &ours)) {
-        if (b->out)
-            Stream_Free(b->out, TRUE);
         g_free(b);
         return NULL;
     }
@@ -113,17 +86,5 @@ void transport_buffer_free(TransportBuffer *buffer)
         return;
     freerdp_set_io_callbacks(buffer->peer->context, &buffer->original);
     freerdp_set_io_callback_context(buffer->peer->context, NULL);
-    Stream_Free(buffer->out, TRUE);
     g_free(buffer);
-}
-
-void transport_buffer_collect(TransportBuffer *buffer)
-{
-    buffer->collecting = true;
-}
-
-bool transport_buffer_write(TransportBuffer *buffer)
-{
-    buffer->collecting = false;
-    return write_out(buffer);
 }
