@@ -5,7 +5,7 @@ import os
 import standin
 from qrdp import run_once
 from rig import say
-from test_stick import STICK, UsbRig, on_image
+from test_stick import KEYBOARD, STICK, UsbRig, on_image
 from wait import wait_for
 
 SERIAL = "GRACE-1"
@@ -135,6 +135,25 @@ class ReconnectTest(GraceRig):
         client.process.kill()
         self.check_goes_on(usb2, place, job)
 
+    def test_keyboard(self):
+        """An interrupt endpoint is read again after the drop, and the guest is well meanwhile."""
+        network = self.network(self.server.address)
+        usb = standin.Standin(self.dir, [standin.spec("keyboard", serial=SERIAL)])
+        self.addCleanup(usb.close)
+        self.client(self.server, ["/usb:id:" + KEYBOARD, "+auto-reconnect"], env=usb.env, address=network.address)
+        self.agent.wait_usb(KEYBOARD, "usbhid")
+        for turn in range(3):
+            usb.type("echo turn %d >/tmp/typed\n" % turn)
+            wait_for(lambda: self.agent.run("cat /tmp/typed")[1] == "turn %d\n" % turn, 60, "typing to arrive")
+            mark = len(self.server.log())
+            network.reset()
+            self.wait_listed("suspended")
+            self.agent.ask("ping", seconds=30)
+            wait_for(lambda: "given back to the guest" in self.log_since(mark), 90,
+                     lambda: "the keyboard to be given back: " + self.usb("list"))
+        usb.type("echo end >/tmp/typed\n")
+        wait_for(lambda: self.agent.run("cat /tmp/typed")[1] == "end\n", 60, "typing to arrive")
+        self.assertEqual(self.unplugged(), self.marked)
 
     def test_open_serial_port(self):
         """A program that has a serial port open goes on with it."""
