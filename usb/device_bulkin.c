@@ -52,6 +52,7 @@ void bulkin_start(UsbDevice *d, const RedirEvent *e)
         return;
     }
     uint32_t most = MAX_PACKETS_PER_REQUEST * pipe->endpoint->max_packet;
+    d->settings.serial_adapter = true;
     redir_send_bulk_receiving_status(d->redir, e->id, USB_STATUS_SUCCESS, e->endpoint, 0);
     stream_run(d, pipe, USB_MAX_BULKIN_TRANSFERS, e->length < most ? e->length : most);
 }

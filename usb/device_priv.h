@@ -104,8 +104,9 @@ typedef struct DeviceSetting {
 typedef struct DeviceState {
     DeviceSetting settings[DEVICE_MAX_SETTINGS];
     unsigned n;
-    bool overflow; /* there were more, or longer ones */
-    bool unknown;  /* some may be more than settings */
+    bool overflow;       /* there were more, or longer ones */
+    bool unknown;        /* some may be more than settings, unless ... */
+    bool serial_adapter; /* QEMU knows it as one: it has asked for buffered reading */
 } DeviceState;
 
 typedef enum StorageKind {

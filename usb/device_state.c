@@ -7,10 +7,10 @@
  * speed without anybody noticing.
  *
  * So the class and vendor requests that a device has carried out are remembered, the latest of each
- * kind, in their order. For CDC ACM they only set things, so replay.c repeats them. Of a keyboard's
- * and its like SET_IDLE and SET_PROTOCOL count, its reports do not; storage has no settings. For
- * everything else nobody here knows what a request does: such a device is not kept once it got one.
- * That includes serial adapters with requests of their vendor's (FTDI, CP210x, PL2303).
+ * kind, in their order. For CDC ACM and for serial adapters, which QEMU knows by their ids (FTDI,
+ * CP210x, PL2303), they only set things, so replay.c repeats them. Of a keyboard's and its like
+ * SET_IDLE and SET_PROTOCOL count, its reports do not; storage has no settings. For everything else
+ * nobody here knows what a request does: such a device is not kept once it got one.
  */
 #include <libusb.h>
 #include <string.h>
@@ -61,12 +61,12 @@ static Meaning meaning(const UsbDevice *d, const UsbSetup *s)
             break;
         }
     }
-    return MEANS_UNKNOWN;
+    return MEANS_UNKNOWN; /* but for a serial adapter, see state_can_be_restored() */
 }
 
 static bool same_kind(const UsbSetup *a, const UsbSetup *b)
 {
-    /* The high byte of the value often says what is set. */
+    /* The high byte of the value often says what is set (FTDI, CP210x: which modem lines). */
     return a->request_type == b->request_type && a->request == b->request && a->index == b->index &&
            a->value >> 8 == b->value >> 8;
 }
@@ -104,5 +104,5 @@ void state_forget(UsbDevice *d)
 
 bool state_can_be_restored(const UsbDevice *d)
 {
-    return !d->settings.overflow && !d->settings.unknown;
+    return !d->settings.overflow && (!d->settings.unknown || d->settings.serial_adapter);
 }

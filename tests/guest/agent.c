@@ -11,7 +11,8 @@
  * see guest.h
  *
  * One thread, one poll loop: a script stuck in a dead device never keeps the agent from answering.
- * Called as "usbwatch", "usbloop", "usbdo", "ttydo", "camera", "usbbench" or "sound" it runs that file instead.
+ * Called as "usbwatch", "usbloop", "usbdo", "ttydo", "camera", "usbbench" or "sound" it runs that
+ * file instead.
  */
 #include "guest.h"
 
@@ -24,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,7 +43,8 @@ struct input {
 };
 
 struct job {
-    int fd; /* the script's output; -1 = unused */
+    int fd;      /* the script's output; -1 = unused */
+    bool closed; /* fd is no pipe any more, but readable when the process has ended */
     pid_t pid;
     unsigned long id;
     struct text output;
@@ -162,15 +165,25 @@ static void exec_start(unsigned long id, char *script)
     *job = (struct job){.fd = fds[0], .pid = pid, .id = id};
 }
 
-/* A script that leaves something running in the background ends when that closes its output too. */
+/* A script that leaves something running in the background ends when that closes its output too.
+ * One that has sent its output elsewhere ends when its process does. */
 static void exec_readable(struct job *job)
 {
     char buf[65536];
-    ssize_t n;
-    while ((n = read(job->fd, buf, sizeof buf)) > 0)
+    ssize_t n = 0;
+    while (!job->closed && (n = read(job->fd, buf, sizeof buf)) > 0)
         append(&job->output, buf, (size_t)n);
     if (n < 0 && errno == EAGAIN)
         return;
+    if (!job->closed) {
+        int process = (int)syscall(SYS_pidfd_open, job->pid, 0);
+        if (process >= 0) {
+            close(job->fd);
+            job->fd = process;
+            job->closed = true;
+            return;
+        }
+    }
     int status = 0;
     waitpid(job->pid, &status, 0);
     reply(job->id, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),

@@ -177,6 +177,44 @@ class ReconnectTest(GraceRig):
         self.assertEqual(self.unplugged(), self.marked)
 
 
+class SerialTest(GraceRig):
+    def baud(self, usb, kind):
+        return int(dict(word.split("=") for word in usb.command("state " + kind).split())["baud"])
+
+    def test_open_port(self):
+        """Two serial ports are open when the connection breaks, and go on at the same speed."""
+        network = self.network(self.server.address)
+        usb = standin.Standin(self.dir, [standin.spec("ftdi", serial="F1"), standin.spec("pl2303", serial="P1")])
+        self.addCleanup(usb.close)
+        self.client(self.server, ["/usb:id:%s#%s" % (standin.IDS["ftdi"], standin.IDS["pl2303"]),
+                                  "+auto-reconnect"], env=usb.env, address=network.address)
+        jobs = {}
+        for kind, driver in (("ftdi", "ftdi_sio"), ("pl2303", "pl2303")):
+            self.agent.wait_usb(standin.IDS[kind], driver, seconds=60)
+            port = wait_for(lambda: self.agent.run(
+                "ls /sys/bus/usb-serial/drivers/%s/ | grep ttyUSB" % driver)[1].strip(), 30, "a serial port")
+            jobs[kind] = self.agent.start_script(
+                "ttydo /dev/%s baud=9600 dtr=1 rts=1 wait=cts line >/tmp/%s 2>&1 && "
+                "ttydo /dev/%s hup >>/tmp/%s 2>&1" % (port, kind, port, kind))
+            wait_for(lambda: abs(self.baud(usb, kind) - 9600) < 96, 60,
+                     lambda: "the port to be open: " + self.agent.run("cat /tmp/" + kind)[1])
+            ep = "ep83.queued" if kind == "pl2303" else "ep81.queued"
+            usb.wait_log(kind, lambda log: log[ep] > 10, 60, "reading ahead")
+        mark = len(self.server.log())
+        network.reset()
+        wait_for(lambda: self.log_since(mark).count("given back to the guest") == 2, 90,
+                 lambda: "both devices to be given back: " + self.usb("list"))
+        for kind in jobs:
+            self.assertAlmostEqual(self.baud(usb, kind), 9600, delta=96)
+            usb.command("send %s after the storm" % kind)
+            wait_for(lambda: "after the storm" in self.agent.run("cat /tmp/" + kind)[1], 60,
+                     lambda: "a line to arrive: " + self.agent.run("cat /tmp/" + kind)[1])
+        self.assertEqual(self.unplugged(), self.marked)
+        for kind, job in jobs.items():
+            usb.unplug(kind)
+            self.agent.finish(job, 90)
+
+
 class UnplugTest(GraceRig):
     def wait_unplugged(self, count=1):
         wait_for(lambda: self.unplugged() == self.marked + count, 60,
