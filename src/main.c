@@ -243,7 +243,7 @@ static void confine(App *app)
     }
     if (app->config->auth_file) {
         g_autofree char *dir = g_path_get_dirname(app->config->auth_file);
-        sandbox_allow_read(dir);
+        sandbox_allow_read_beside(app->config->auth_file);
         if (app->config->mode == CONFIG_BUS) /* SetCredentials writes there */
             sandbox_allow_write(dir);
     }

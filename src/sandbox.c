@@ -12,6 +12,7 @@
 #include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -91,6 +92,13 @@ void sandbox_allow_read_beside(const char *path)
 {
     g_autofree char *folder = g_path_get_dirname(path);
     allow(folder, SANDBOX_READ);
+    /* certbot's live/ has links into archive/, where the new ones will be, too. */
+    char *target = realpath(path, NULL);
+    if (target) {
+        g_autofree char *other = g_path_get_dirname(target);
+        allow(other, SANDBOX_READ);
+    }
+    free(target);
 }
 
 void sandbox_allow_remove(const char *path)

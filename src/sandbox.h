@@ -32,7 +32,8 @@ bool sandbox_possible(void);
 
 /** @path and everything below it may be read. */
 void sandbox_allow_read(const char *path);
-/** The folder that the file @path is in may be read: files are replaced by renaming. */
+/** The folder that the file @path is in may be read: files are replaced by renaming. So may the one
+ * of the file that @path is a link to. */
 void sandbox_allow_read_beside(const char *path);
 /** Files and sockets directly or deeper in the folder @path may be removed. */
 void sandbox_allow_remove(const char *path);

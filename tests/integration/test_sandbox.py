@@ -6,6 +6,8 @@ The sanitizers cannot live with the sandbox, so these tests run the ordinary bui
 import ctypes
 import os
 import socket
+import ssl
+import subprocess
 
 import qrdp
 import standin
@@ -16,6 +18,8 @@ from wait import wait_for
 STEADY = "vt.global_cursor_default=0"
 BY_LANDLOCK = ("open /etc/passwd", "open /proc/1/status", "open /")
 BY_FILTER = ("make a file", "open for writing", "socket", "fork", "kill", "writable code", "execve")
+# X.224 Connection Request with an RDP_NEG_REQ for TLS and CredSSP (MS-RDPBCGR 2.2.1.1)
+CONNECTION_REQUEST = bytes.fromhex("030000130ee00000000000" "0100080003000000")
 LANDLOCK_CREATE_RULESET, VERSION = 444, 1
 
 
@@ -66,13 +70,62 @@ class SandboxTest(Rig):
         self.check(server)
         client.stop()
         # A password changed meanwhile: the store is read again, by its new file.
-        status, _, error = qrdp.run_once(self.dir, "passwd", "--auth-file=" + os.path.join(
-            server.directory, "auth"), USER, stdin="Other-1\n")
-        self.assertEqual(status, 0, error)
+        self.passwd(os.path.join(server.directory, "auth"), "Other-1")
         again = self.client(server, credentials=(USER, "Other-1"))
         again.wait_pixels(vm.screen)
         self.assertEqual(server.stop(), 0)
         self.assertFalse(os.path.exists(server.run_dir), "its folder is left behind")
+
+    def passwd(self, store, password):
+        code, _, error = qrdp.run_once(self.dir, "passwd", "--auth-file=" + store, USER, stdin=password + "\n")
+        self.assertEqual(code, 0, error)
+
+    def make_certificate(self, path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "9", "-subj", "/CN=x",
+                        "-keyout", path + ".key", "-out", path + ".crt"], check=True, stderr=subprocess.DEVNULL)
+
+    def pem(self, directory, number):
+        with open(os.path.join(directory, "pair%d.crt" % number)) as file:
+            return ssl.PEM_cert_to_DER_cert(file.read())
+
+    def certificate(self, server):
+        """What the server shows a client that connects now."""
+        host, _, port = server.address.rpartition(":")
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with socket.create_connection((host, int(port)), 60) as client:
+            client.sendall(CONNECTION_REQUEST)
+            self.assertEqual(client.recv(19, socket.MSG_WAITALL)[:2], b"\3\0", server.log())
+            with context.wrap_socket(client) as encrypted:
+                return encrypted.getpeercert(True)
+
+    def link(self, target, name):
+        """As certbot does: a link to what is new in another folder, in the place of the old one."""
+        os.symlink(target, name + ".new")
+        os.rename(name + ".new", name)
+
+    def test_links(self):
+        """Certificate and credentials are links into other folders, and what they point to is replaced."""
+        archive, secrets, live = (self.path(name) for name in ("archive", "secrets", "live"))
+        os.mkdir(live)
+        os.mkdir(secrets)
+        for number in (1, 2):
+            self.make_certificate(os.path.join(archive, "pair%d" % number))
+        for end in ("key", "crt"):
+            self.link("../archive/pair1." + end, os.path.join(live, "pair." + end))
+        store = os.path.join(secrets, "auth")
+        self.link(store, os.path.join(live, "auth"))
+        self.passwd(store, "Test-1")
+        server, _ = self.run_vm(wait=False, credentials=None, program=qrdp.plain_binary(), options=[
+            "--cert=%s/pair.crt" % live, "--key=%s/pair.key" % live, "--auth-file=%s/auth" % live])
+        wait_for(lambda: server.status()["vm"]["state"] == "attached", 60, "the machine")
+        self.assertEqual(self.certificate(server), self.pem(archive, 1))
+        for end in ("key", "crt"):
+            self.link("../archive/pair2." + end, os.path.join(live, "pair." + end))
+        self.passwd(store, "Other-1")
+        self.assertEqual(self.certificate(server), self.pem(archive, 2))
+        self.assertNotIn("cannot be read", server.log())
 
     def test_serve(self):
         """qrdp serve may still talk to QMP, for more redirection slots."""
