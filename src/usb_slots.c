@@ -43,6 +43,7 @@ typedef struct Row {
     char state[16];
     UsbDeviceStats figures;
     Want want;
+    bool banished;      /* the operator wants it away; whoever has it may not have heard it yet */
     GHashTable *failed; /* chardevs that would not open for this row, NULL: none */
 } Row;
 
@@ -368,6 +369,7 @@ static void judge(UsbSlots *slots, Row *row)
     }
     log_info(row->label, "%s allowed by policy", row->text);
     g_clear_pointer(&row->failed, g_hash_table_destroy);
+    row->banished = false;
     row->want = WANT_SLOT;
     set_state(row, "waiting", NULL);
     serve(slots);
@@ -437,7 +439,7 @@ bool usb_slots_suspend(UsbSlots *slots, guint peer_id, guint device_id)
 {
     Row *row = find_row(slots, peer_id, device_id);
 
-    if (!row)
+    if (!row || row->banished)
         return false;
     row->peer_id = USB_SLOTS_AWAY;
     row->want = WANT_NOTHING;
@@ -611,6 +613,7 @@ static char *allow_or_deny(UsbSlots *slots, const char *word, bool allow, bool *
         matched++;
         if (!allow) {
             row->want = WANT_NOTHING;
+            row->banished = true;
             set_state(row, "refused", "denied by the operator");
             slots->callbacks->detach(slots->user, row->peer_id, row->device_id, false,
                                      "denied by the operator");
@@ -632,6 +635,7 @@ static char *detach(UsbSlots *slots, const char *word, bool *ok)
         if (!row_matches(row, word))
             continue;
         row->want = WANT_NOTHING;
+        row->banished = true;
         *ok = true;
         slots->callbacks->detach(slots->user, row->peer_id, row->device_id, true,
                                  "detached by the operator");

@@ -62,7 +62,7 @@ void usb_slots_forget(UsbSlots *slots, guint peer_id, guint device_id);
 /** What the operator calls a device, 0: there is none. */
 guint usb_slots_number(UsbSlots *slots, guint peer_id, guint device_id);
 /** The client is away, the device stays in its slot: it is USB_SLOTS_AWAY's now. False if it is
- * unknown. */
+ * unknown, or the operator has denied or detached it meanwhile. */
 bool usb_slots_suspend(UsbSlots *slots, guint peer_id, guint device_id);
 /** The suspended @old_id is @peer_id's @device_id, whose row it replaces. */
 void usb_slots_resume(UsbSlots *slots, guint old_id, guint peer_id, guint device_id,
