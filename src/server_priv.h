@@ -20,13 +20,13 @@
 
 #define SERVER_WATCHDOG_SECONDS 1u
 
-/** One admitted connection, from accept to the end of its thread. */
 /** What kind of USB redirection a client does, and what that rests on. */
 typedef struct ServerUsbFlavour {
     char name[16];
     char evidence[160];
 } ServerUsbFlavour;
 
+/** One admitted connection, from accept to the end of its thread. */
 typedef struct ServerPeer {
     guint id;
     Peer *peer;
@@ -103,8 +103,12 @@ void server_grace_peer_ended(Server *server, guint id);
 /* server_listen.c */
 GPtrArray *server_listeners_new(void);
 void server_listeners_close(Server *server);
-/* server.c, for server_listen.c: a client connected to @listener. */
+/* server_admit.c, for server_listen.c: a client connected. */
 void server_accept(Server *server, GSocket *socket);
+/* server.c */
+/** Tells @p to go, once. */
+void server_stop_peer(ServerPeer *p, PeerStop stop, const char *reason);
+void server_peer_free(gpointer peer); /* joins its thread */
 
 /* --- from a peer's thread --- */
 
@@ -140,7 +144,7 @@ void server_peer_usb_latency(Server *server, guint id, void *latencies);
 /** @flavour: ServerUsbFlavour. */
 void server_peer_usb_flavour(Server *server, guint id, void *flavour);
 
-/** The next four are posted by peer_usb.c. */
+/** What peer_usb.c posts. */
 typedef struct ServerUsb {
     guint device_id;
     UsbDescriptors *descriptors; /* request */
