@@ -16,6 +16,11 @@
  * other. FreeRDP may announce a device twice, and the surplus channel never gets a device: it may
  * hold the line up for URBDRC_SERIAL_US and is closed quietly after URBDRC_HANDSHAKE_US.
  *
+ * A device that is plugged in during the session is announced at once, while the client's system
+ * may still be loading a driver for it. FreeRDP asks drivers to let go once, when its device
+ * channel is released, and one that comes later keeps the device: SELECT_CONFIGURATION succeeds and
+ * every transfer hangs. So the channel of such a device is opened URBDRC_SETTLE_US later.
+ *
  * Messages do not carry the time. A timer that a message starts is kept as a duration and becomes a
  * deadline at the next tick, which urbdrc_deadline() asks for at once.
  */
@@ -73,6 +78,8 @@ struct Urbdrc {
     Channel *devices[URBDRC_MAX_DEVICES];
     uint32_t n_devices;
     uint32_t announced;      /* ADD_VIRTUAL_CHANNELs that have no channel yet */
+    Timer begin;             /* while it runs, what is announced was there before the session */
+    Timer settle;            /* while it runs, no device channel is opened */
     const char *unavailable; /* to be reported by the next tick */
     bool reported;
     uint64_t now;
@@ -213,7 +220,8 @@ static bool line_is_busy(const Urbdrc *u)
 
 static void open_next_device(Urbdrc *u)
 {
-    if (u->announced == 0 || !u->control || u->control->state != CHANNEL_READY || line_is_busy(u))
+    if (u->announced == 0 || !u->control || u->control->state != CHANNEL_READY ||
+        u->settle.duration_us || line_is_busy(u))
         return;
     if (u->n_devices >= URBDRC_MAX_DEVICES) {
         log_warning(u->label, "no channel for another USB device: %u are open", u->n_devices);
@@ -295,6 +303,7 @@ static void on_created(Channel *c, const UrbdrcMessage *m)
                                 .message_id = c->message_id++});
     if (c->control) {
         enter(c, CHANNEL_READY, 0);
+        timer_start(&c->urbdrc->begin, URBDRC_BEGIN_US);
         open_next_device(c->urbdrc);
     } else {
         enter(c, CHANNEL_DEVICE, URBDRC_HANDSHAKE_US);
@@ -313,6 +322,8 @@ static void on_add_virtual_channel(Channel *c)
         return;
     }
     u->announced++;
+    if (c->state == CHANNEL_READY && !u->begin.duration_us)
+        timer_start(&u->settle, URBDRC_SETTLE_US);
     open_next_device(u);
 }
 
@@ -516,6 +527,8 @@ uint64_t urbdrc_deadline(const Urbdrc *u)
 
     if (u->control)
         deadline = earliest(deadline, timer_deadline(&u->control->timer));
+    deadline = earliest(deadline, timer_deadline(&u->begin));
+    deadline = earliest(deadline, timer_deadline(&u->settle));
     for (uint32_t i = 0; i < u->n_devices; i++) {
         deadline = earliest(deadline, timer_deadline(&u->devices[i]->timer));
         deadline = earliest(deadline, timer_deadline(&u->devices[i]->serial));
@@ -552,6 +565,8 @@ void urbdrc_tick(Urbdrc *u, uint64_t now_us)
         u->unavailable = NULL;
         report_unavailable(u, why);
     }
+    timer_tick(&u->begin, now_us);
+    timer_tick(&u->settle, now_us);
     if (u->control && timer_tick(&u->control->timer, now_us))
         timed_out(u->control);
     for (uint32_t i = u->n_devices; i-- > 0;) {

@@ -18,6 +18,8 @@
 #define URBDRC_HANDSHAKE_US 10000000u    /* each WAIT_* state, urbdrc.md 1.4 */
 #define URBDRC_RETRACT_GRACE_US 2000000u /* between RETRACT_DEVICE and closing the channel */
 #define URBDRC_SERIAL_US 2000000u /* the next device channel waits this long for ADD_DEVICE */
+#define URBDRC_BEGIN_US 3000000u  /* announced so soon after the start: was there already */
+#define URBDRC_SETTLE_US 1000000u /* a device plugged in later: for the client's drivers */
 #define URBDRC_MAX_IGNORED 32u    /* out-of-order messages of one channel */
 #define URBDRC_EVIDENCE_SIZE 160u /* the text of urbdrc_flavour() */
 

@@ -561,6 +561,7 @@ static void test_idle_has_no_deadline(void)
 {
     Fixture *f = fixture_with_device(5);
 
+    tick(f, URBDRC_BEGIN_US);
     g_assert_cmpuint(urbdrc_deadline(f->urbdrc), ==, UINT64_MAX);
     tick(f, 3600ull * SECOND);
     g_assert_false(fake_dvc_dead(dvc(f, 1)));
@@ -612,6 +613,28 @@ static void test_surplus_announcement(void)
     g_assert_false(fake_dvc_dead(dvc(f, 2)));
     g_assert_cmpuint(f->n_devices, ==, 1);
     g_assert_cmpuint(f->n_unavailable, ==, 0);
+    free_fixture(f);
+}
+
+/* The client's system gets time to load its driver for what is plugged in later. */
+static void test_plugged_in_later(void)
+{
+    Fixture *f = new_fixture();
+
+    client_handshake(f, 0);
+    tick(f, URBDRC_BEGIN_US + 1);
+    client_announce(f);
+    tick(f, URBDRC_SETTLE_US - 1);
+    g_assert_cmpuint(fake_dvc_count(f->manager), ==, 1);
+    g_assert_cmpuint(urbdrc_deadline(f->urbdrc), ==, f->now + 1);
+    client_announce(f); /* the next one's driver needs time, too */
+    tick(f, URBDRC_SETTLE_US - 1);
+    g_assert_cmpuint(fake_dvc_count(f->manager), ==, 1);
+    tick(f, 1);
+    g_assert_cmpuint(fake_dvc_count(f->manager), ==, 2);
+    client_handshake(f, 1);
+    client_add_device(f, 1, 5);
+    g_assert_cmpuint(fake_dvc_count(f->manager), ==, 3);
     free_fixture(f);
 }
 
@@ -1476,6 +1499,7 @@ int main(int argc, char **argv)
     TEST("handshake/idle", test_idle_has_no_deadline);
     TEST("devices/two", test_two_devices_one_after_the_other);
     TEST("devices/surplus", test_surplus_announcement);
+    TEST("devices/later", test_plugged_in_later);
     TEST("devices/limit", test_device_limit);
     TEST("devices/unplug", test_unplug_in_every_state);
     TEST("devices/control-lost", test_control_channel_lost_keeps_devices);
