@@ -618,7 +618,7 @@ static void time_out(UsbDevice *d, const Transfer *t)
         .retry_in = read_ahead,
     };
 
-    alive_timed_out(d, p);
+    alive_timed_out(d, t);
     d->stats.timeouts++;
     if (!d->silent_since)
         d->silent_since = d->now;

@@ -5,8 +5,13 @@
  * that waits for a client which has forgotten the device. So when one has waited for
  * USB_TIMEOUT_PEND_US and nothing at all was answered for the device meanwhile, the client is asked
  * for the device descriptor. It answers: the request may go on waiting. It does not, within the
- * timer of a control request: every request that has waited that long ends, the device counts as
- * silent, and the rest of the story is that of any other time-out.
+ * timer of a control request, nor anything else: every request that it had when it was asked ends,
+ * the device counts as silent, and the rest of the story is that of any other time-out.
+ *
+ * A request made after the question has its own a minute later at the latest. So none waits for
+ * more than USB_TIMEOUT_PEND_US + USB_TIMEOUT_CONTROL_US since it was made or something was last
+ * answered, whichever came later; and as long behind a control request of the guest's, which has
+ * a timer itself.
  */
 #include <libusb.h>
 
@@ -37,14 +42,16 @@ void alive_tick(UsbDevice *d)
     control_ask(d);
 }
 
-void alive_timed_out(UsbDevice *d, const Packet *p)
+void alive_timed_out(UsbDevice *d, const Transfer *t)
 {
-    d->deaf = d->deaf || is_question(p);
+    if (is_question(t->owner) && d->heard <= t->t0)
+        d->deaf = true;
 }
 
 bool alive_expire(UsbDevice *d, Transfer *out)
 {
-    if (d->deaf && transfer_expire_pending(&d->table, USB_TIMEOUT_PEND_US, out))
+    /* .heard is when it was asked; what is made now, in place of what ends, is younger. */
+    if (d->deaf && transfer_expire_pending(&d->table, d->now - d->heard, out))
         return true;
     d->deaf = false;
     return false;

@@ -215,8 +215,7 @@ bool storage_out_of_step(UsbDevice *d, const RedirEvent *event);
 /* device_alive.c */
 uint64_t alive_deadline(const UsbDevice *d);
 void alive_tick(UsbDevice *d);
-/** The request of @packet (NULL: a stream's) has timed out. */
-void alive_timed_out(UsbDevice *d, const Packet *packet);
+void alive_timed_out(UsbDevice *d, const Transfer *transfer);
 /** Hands back one request that ends because its client is deaf. */
 bool alive_expire(UsbDevice *d, Transfer *out);
 

@@ -80,15 +80,43 @@ static void test_deaf(void)
     g_assert_cmpuint(questions(r), ==, 0);
     usb_rig_wait(r, 2000);
     g_assert_cmpuint(questions(r), ==, 1);
+    uint64_t late = fake_guest_bulk_in(r->guest, 0x81, 512), made = r->now;
+    usb_rig_run(r);
     usb_rig_wait(r, USB_TIMEOUT_CONTROL_US - 5000);
+    uint64_t later = fake_guest_bulk_in(r->guest, 0x81, 512);
     g_assert_null(answer(r, old));
     usb_rig_wait(r, 10000);
     g_assert_cmpint(answer(r, old)->status, ==, usb_redir_ioerror);
-    g_assert_null(answer(r, young)); /* it has not waited for a minute */
-    usb_rig_wait(r, MINUTE + 2 * USB_TIMEOUT_CONTROL_US);
     g_assert_cmpint(answer(r, young)->status, ==, usb_redir_ioerror);
+    g_assert_null(answer(r, late)); /* the client has not been asked since */
+    usb_rig_wait(r, made + USB_TIMEOUT_PEND_US + USB_TIMEOUT_CONTROL_US - r->now);
+    g_assert_cmpint(answer(r, late)->status, ==, usb_redir_ioerror);
+    g_assert_cmpint(answer(r, later)->status, ==, usb_redir_ioerror);
     usb_rig_wait(r, 2 * MINUTE);
     g_assert_cmpuint(r->source->retired, <=, 1);
+    end(r);
+}
+
+/* A device whose endpoint 0 hangs is not a client that has forgotten it. */
+static void test_hung_control(void)
+{
+    UsbRig *r = pending_rig(FAKE_STICK);
+
+    r->source->hold = true;
+    uint64_t in = fake_guest_bulk_in(r->guest, 0x81, 512);
+    usb_rig_run(r);
+    usb_rig_wait(r, MINUTE + 1000);
+    g_assert_cmpuint(questions(r), ==, 1);
+    uint64_t out = fake_guest_bulk_out(r->guest, 0x02, "x", 1);
+    usb_rig_run(r);
+    usb_rig_wait(r, 1000000);
+    usb_device_tick(r->device, r->now);
+    fake_source_complete(r->source, (unsigned)fake_source_find(r->source, 0x02), USB_STATUS_SUCCESS,
+                         NULL, 1, false);
+    g_assert_nonnull(answer(r, out));
+    usb_rig_wait(r, USB_TIMEOUT_CONTROL_US);
+    g_assert_cmpuint(r->source->cancels, ==, 1); /* the question */
+    g_assert_null(answer(r, in));
     end(r);
 }
 
@@ -202,6 +230,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/usb-alive/waits", test_waits);
     g_test_add_func("/usb-alive/deaf", test_deaf);
+    g_test_add_func("/usb-alive/hung-control", test_hung_control);
     g_test_add_func("/usb-alive/signs", test_signs);
     g_test_add_func("/usb-alive/stream", test_stream);
     g_test_add_func("/usb-alive/others", test_others);
