@@ -206,6 +206,9 @@ static void add_companion(UsbEndpoint *e, Reader *r)
     if (!reader_ok(r) || burst > 15 || mult > 2)
         return;
     uint32_t most = e->max_packet * (burst + 1) * (mult + 1);
+
+    if (most > UINT16_MAX) /* no real one; usbredir could not tell its length */
+        most = UINT16_MAX;
     e->interval_bytes = bytes > 0 && bytes < most ? bytes : most;
 }
 

@@ -118,6 +118,7 @@ static void test_companion(void)
         uint8_t type, burst, attributes;
         uint16_t bytes;
         uint32_t expected;
+        uint16_t max_packet; /* 0: 1024 */
     } rows[] = {
         {5, 15, 2, 48 * 1024 - 1, 48 * 1024 - 1},
         {5, 15, 2, 0xffff, 48 * 1024},
@@ -126,9 +127,11 @@ static void test_companion(void)
         {3, 2, 2, 3072, 3072},
         {5, 16, 0, 4096, 1024},
         {5, 0, 3, 4096, 1024},
+        {5, 15, 2, 0, 0xffff, 0x7ff}, /* usbredir counts with 16 bits */
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        const uint16_t max = rows[i].max_packet ? rows[i].max_packet : 1024;
         const uint8_t bytes[] = {9,
                                  2,
                                  31,
@@ -151,9 +154,9 @@ static void test_companion(void)
                                  5,
                                  0x81,
                                  rows[i].type,
-                                 0,
-                                 4,
-                                 1, /* 1024 bytes */
+                                 max & 0xff,
+                                 (uint8_t)(max >> 8),
+                                 1,
                                  6,
                                  0x30,
                                  rows[i].burst,
