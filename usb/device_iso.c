@@ -8,7 +8,8 @@
  * OUT. Packets of the guest are put into URBs of as many packets as QEMU suggested, and each URB is
  * one request. Where a client gives all packets of a request one size (FreeRDP, urbdrc.md 3.5) a
  * packet of another size begins a new URB, so that each packet stays what it was: 44.1 kHz audio
- * becomes URBs of nine packets and of one.
+ * becomes URBs of nine packets and of one. Where a client wants whole frames, the last URB before a
+ * pause is filled up with empty packets.
  *
  *      FILLING --enough collected, or stop--> RUNNING --stop--> DRAINING --all done--> ended
  *         ^                                      |
@@ -69,14 +70,12 @@ static uint32_t period_of(const UsbDevice *d, const UsbEndpoint *e)
 
 /* Packets per URB: what QEMU wants, less if the URB became too large; where it has to be, a number
  * that fills whole frames. */
-static uint32_t urb_size(const UsbDevice *d, const IsoStream *s, uint32_t wanted)
+static uint32_t urb_size(const IsoStream *s, uint32_t wanted)
 {
-    uint32_t frame = 8 * MICROFRAME_US / s->period, n = USB_ISO_MAX_URB_BYTES / s->packet_bytes;
+    uint32_t n = USB_ISO_MAX_URB_BYTES / s->packet_bytes;
 
-    n = n < 1 ? 1 : n > wanted ? wanted : n;
-    if (d->source->quirks & USB_QUIRK_ISO_WHOLE_FRAMES && frame > 1)
-        n = n < frame ? frame : n - n % frame;
-    return n;
+    n = n > wanted ? wanted : n;
+    return n < s->multiple ? s->multiple : n - n % s->multiple;
 }
 
 static uint64_t margin(const UsbDevice *d)
@@ -103,7 +102,10 @@ static IsoStream *stream_new(const UsbDevice *d, const UsbEndpoint *e, const Red
     s->in = (e->address & 0x80) != 0;
     s->period = period_of(d, e);
     s->packet_bytes = e->interval_bytes;
-    s->per_urb = urb_size(d, s, event->per_urb);
+    s->multiple = 1;
+    if (d->source->quirks & USB_QUIRK_ISO_WHOLE_FRAMES && s->period < 8 * MICROFRAME_US)
+        s->multiple = 8 * MICROFRAME_US / s->period;
+    s->per_urb = urb_size(s, event->per_urb);
 
     uint32_t urb_us = s->per_urb * s->period;
     if (s->in) {
@@ -145,9 +147,7 @@ void iso_forget(UsbDevice *d, Pipe *pipe)
     if (!s)
         return;
     d->iso_requests -= s->live;
-    d->stats.iso_out.dropped += s->waiting.packets + s->sent.packets;
-    iso_list_clear(&s->waiting);
-    iso_list_clear(&s->sent);
+    d->stats.iso_out.dropped += iso_list_clear(&s->waiting) + iso_list_clear(&s->sent);
     free(s);
     pipe->iso = NULL;
 }

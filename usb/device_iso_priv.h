@@ -25,6 +25,7 @@ struct IsoUrb {
     uint64_t end; /* when its completion is due */
     uint32_t length;
     uint32_t n_packets;
+    uint32_t n_padding; /* the last ones: empty, not the guest's */
     UsbIsoPacket packets[USB_ISO_MAX_PACKETS_PER_URB];
     uint8_t *data; /* NULL once the source has it */
 };
@@ -54,9 +55,10 @@ struct IsoStream {
     uint32_t period;       /* us per packet */
     uint32_t packet_bytes; /* room of a packet: a service interval's bytes */
     uint32_t per_urb;
-    uint32_t live;   /* requests */
-    uint32_t window; /* IN: requests to keep outstanding */
-    unsigned errors; /* in a row */
+    uint32_t multiple; /* of which each request has a number of packets */
+    uint32_t live;     /* requests */
+    uint32_t window;   /* IN: requests to keep outstanding */
+    unsigned errors;   /* in a row */
     uint64_t next_id;
     uint64_t lead;     /* OUT: us to collect before it starts */
     uint64_t play_end; /* when the completion of the last request is due, 0 if none was made */
@@ -80,7 +82,8 @@ bool iso_room(UsbDevice *d);
 void iso_observe(UsbDevice *d, IsoStream *s, uint64_t due);
 
 /* device_isoout.c */
-void iso_list_clear(IsoList *list);
+/** Returns how many packets of the guest's were in it. */
+uint32_t iso_list_clear(IsoList *list);
 /** Sends what may go. */
 void iso_out_pump(UsbDevice *d, Pipe *pipe);
 void iso_out_complete(UsbDevice *d, Pipe *pipe, const UsbCompletion *completion);

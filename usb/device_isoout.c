@@ -50,12 +50,16 @@ static void urb_free(IsoUrb *urb)
     free(urb);
 }
 
-void iso_list_clear(IsoList *list)
+uint32_t iso_list_clear(IsoList *list)
 {
+    uint32_t n = 0;
     IsoUrb *urb;
 
-    while ((urb = list->head))
+    while ((urb = list->head)) {
+        n += urb->n_packets - urb->n_padding;
         urb_free(list_take(list, urb->id));
+    }
+    return n;
 }
 
 /* OUT: how long the device goes on with what will have reached the client when a request that is
@@ -84,7 +88,7 @@ static bool submit_out(UsbDevice *d, Pipe *pipe, IsoUrb *urb)
 
     urb->id = device_submit(d, &request, TRANSFER_TIMER_ISO, NULL);
     if (!urb->id) {
-        iso_stats(d, s)->dropped += urb->n_packets;
+        iso_stats(d, s)->dropped += urb->n_packets - urb->n_padding;
         urb_free(urb);
         return false;
     }
@@ -135,6 +139,7 @@ static void send_waiting(UsbDevice *d, Pipe *pipe)
         }
         if (!submit_out(d, pipe, list_take(&s->waiting, 0)) && s->live == 0) {
             iso_abort(d, pipe);
+            control_pump(d); /* something may have waited for it to be drained */
             return;
         }
     }
@@ -148,13 +153,28 @@ void iso_out_pump(UsbDevice *d, Pipe *pipe)
         send_waiting(d, pipe);
 }
 
+/* No packet comes for the open URB: it may go as it is. */
+static void close_open(IsoStream *s)
+{
+    IsoUrb *urb = s->open;
+
+    s->open = NULL;
+    while (urb && urb->n_packets % s->multiple != 0) { /* .per_urb is a multiple, too */
+        urb->packets[urb->n_packets++].length = 0;
+        urb->n_padding++;
+        s->waiting.packets++;
+    }
+}
+
 static IsoUrb *open_urb(UsbDevice *d, IsoStream *s, uint32_t length)
 {
     bool equal = d->source && d->source->quirks & USB_QUIRK_EQUAL_ISO_PACKETS;
     IsoUrb *urb = s->open;
 
-    if (urb && equal && urb->packets[0].length != length)
-        s->open = urb = NULL;
+    if (urb && equal && urb->packets[0].length != length) {
+        close_open(s);
+        urb = NULL;
+    }
     if (!urb) {
         urb = calloc(1, sizeof(*urb));
         if (!urb ||
@@ -227,10 +247,11 @@ void iso_out_complete(UsbDevice *d, Pipe *pipe, const UsbCompletion *c)
     uint32_t failed = 0;
 
     assert(urb);
+    const uint32_t guest_packets = urb->n_packets - urb->n_padding;
     if (status == USB_STATUS_SUCCESS) {
         s->errors = 0;
         iso_observe(d, s, urb->end);
-        for (uint32_t i = 0; i < c->n_packets && i < urb->n_packets; i++) {
+        for (uint32_t i = 0; i < c->n_packets && i < guest_packets; i++) {
             if (c->packets[i].status == USB_STATUS_SUCCESS)
                 continue;
             status = c->packets[i].status;
@@ -239,10 +260,10 @@ void iso_out_complete(UsbDevice *d, Pipe *pipe, const UsbCompletion *c)
         d->stats.bytes_out += urb->length;
     } else {
         s->errors++;
-        failed = urb->n_packets;
+        failed = guest_packets;
     }
     d->stats.iso_out.failed += failed;
-    d->stats.iso_out.delivered += urb->n_packets - failed;
+    d->stats.iso_out.delivered += guest_packets - failed;
     urb_free(urb);
     if (s->errors >= ISO_MAX_ERRORS) {
         iso_abort(d, pipe);
@@ -263,7 +284,7 @@ void iso_out_stop(UsbDevice *d, Pipe *pipe)
     IsoStream *s = pipe->iso;
 
     s->state = ISO_DRAINING;
-    s->open = NULL;
+    close_open(s);
     s->drain_until = d->now + USB_ISO_DRAIN_US;
     iso_out_pump(d, pipe);
     end_if_drained(d, pipe);
@@ -291,7 +312,7 @@ void iso_out_tick(UsbDevice *d, Pipe *pipe)
         control_pump(d);
         return;
     }
-    s->open = NULL;
+    close_open(s);
     s->state = ISO_FILLING;
     s->flush_at = d->now + USB_ISO_FLUSH_US;
     send_waiting(d, pipe);

@@ -496,6 +496,42 @@ static void test_flush(void)
     finish(r);
 }
 
+/* A client that wants whole frames: what is left when the guest stops is filled up with empty
+ * packets, and only the guest's own are counted. */
+static void test_whole_frames(void)
+{
+    FakeSource *f = fake_source_new(FAKE_HEADSET, USB_SPEED_HIGH);
+
+    for (uint16_t i = 0; i + 6 < f->config_len; i++) {
+        if (f->config_raw[i] == 7 && f->config_raw[i + 1] == 5 && f->config_raw[i + 2] == OUT)
+            f->config_raw[i + 6] = 2; /* four packets per frame */
+    }
+    UsbRig *r = usb_rig_with(f, USB_QUIRK_TRANSFERS_MAY_PEND | USB_QUIRK_ISO_WHOLE_FRAMES);
+    usb_rig_enumerate(r);
+    set_alt(r, 1, 1);
+    start_out(r);
+    for (unsigned i = 0; i < 11; i++)
+        send_packet(r, i, 100 + i);
+    fake_guest_stop_iso(r->guest, OUT);
+    usb_rig_run(r);
+    g_assert_cmpuint(r->source->n_pending, ==, 2);
+    g_assert_cmpuint(r->source->pending[0].request.n_packets, ==, 8);
+    const FakeRequest *last = &r->source->pending[1];
+    g_assert_cmpuint(last->request.n_packets, ==, 4);
+    g_assert_cmpuint(last->request.length, ==, 108 + 109 + 110);
+    g_assert_cmpuint(last->packets[2].length, ==, 110);
+    g_assert_cmpuint(last->packets[3].length, ==, 0);
+
+    const UsbIsoPacket done[8] = {{0}}, half[4] = {{0}, {0, USB_STATUS_IOERROR}};
+    fake_source_complete_iso(r->source, 0, done, 8, NULL);
+    fake_source_complete_iso(r->source, 0, half, 4, NULL);
+    usb_rig_run(r);
+    g_assert_cmpuint(stats(r).iso_out.packets, ==, 11);
+    g_assert_cmpuint(stats(r).iso_out.delivered, ==, 10);
+    g_assert_cmpuint(stats(r).iso_out.failed, ==, 1);
+    finish(r);
+}
+
 /* QEMU counts periods in frames, or microframes at high speed; bInterval is an exponent. */
 static void test_interval(void)
 {
@@ -706,6 +742,7 @@ int main(int argc, char **argv)
     g_test_add_func("/usb-iso/out/deaf-client", test_deaf_client);
     g_test_add_func("/usb-iso/out/errors", test_out_errors);
     g_test_add_func("/usb-iso/out/flush", test_flush);
+    g_test_add_func("/usb-iso/out/whole-frames", test_whole_frames);
     g_test_add_func("/usb-iso/interval", test_interval);
     g_test_add_func("/usb-iso/refused", test_refused);
     g_test_add_func("/usb-iso/reset", test_reset);
