@@ -317,19 +317,19 @@ static void refuse_if(Build *b, const char *name, struct scmp_arg_cmp arg)
     add(b, REFUSED, name, 1, &arg);
 }
 
-/* Reading is what is left when none of these is asked for. */
-static void add_reading(Build *b, const char *name, unsigned flags)
+#define MAKES (O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY))
+
+/* @writes: of what is there; files are never made or emptied. */
+static void add_open(Build *b, const char *name, unsigned flags, bool writes)
 {
-    static const struct {
-        scmp_datum_t mask, value;
-    } makes[] = {{O_ACCMODE, O_WRONLY},
-                 {O_ACCMODE, O_RDWR},
-                 {O_ACCMODE, O_ACCMODE},
-                 {O_CREAT, O_CREAT},
-                 {O_TRUNC, O_TRUNC}};
-    allow_if(b, name, masked(flags, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
+    static const scmp_datum_t makes[] = {O_CREAT, O_TRUNC, O_TMPFILE & ~O_DIRECTORY};
+    static const scmp_datum_t modes[] = {O_WRONLY, O_RDWR, O_ACCMODE};
+
+    allow_if(b, name, masked(flags, MAKES | (writes ? 0 : O_ACCMODE), O_RDONLY));
     for (size_t i = 0; i < G_N_ELEMENTS(makes); i++)
-        refuse_if(b, name, masked(flags, makes[i].mask, makes[i].value));
+        refuse_if(b, name, masked(flags, makes[i], makes[i]));
+    for (size_t i = 0; !writes && i < G_N_ELEMENTS(modes); i++)
+        refuse_if(b, name, masked(flags, O_ACCMODE, modes[i]));
 }
 
 static void add_opening(Build *b, const SandboxCalls *calls)
@@ -340,10 +340,10 @@ static void add_opening(Build *b, const SandboxCalls *calls)
     } opens[] = {{"open", 1}, {"openat", 2}};
 
     for (size_t i = 0; i < G_N_ELEMENTS(opens); i++) {
-        if (calls->write_files || calls->devices)
+        if (calls->write_files)
             add(b, SCMP_ACT_ALLOW, opens[i].name, 0, NULL);
         else
-            add_reading(b, opens[i].name, opens[i].flags);
+            add_open(b, opens[i].name, opens[i].flags, calls->devices);
     }
     /* g_file_set_contents() */
     for (size_t i = 0; calls->write_files && i < 2; i++)

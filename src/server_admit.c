@@ -4,9 +4,8 @@
  * The throttle is asked before any byte is read. Its places are bounded; when all are taken, the
  * address with the most connections that have not logged in gives one up for an address with fewer.
  *
- * Who is let in: nobody while there is no VM, and in bus mode nobody before a password came.
- * Without any credentials only this machine's own users, over loopback and unix sockets, without
- * password.
+ * Nobody gets in while there is no VM, and in bus mode nobody before a password came. Without any
+ * credentials only this machine's own users do, over loopback and unix sockets, without password.
  */
 #include <fcntl.h>
 #include <gio/gunixsocketaddress.h>

@@ -147,6 +147,8 @@ class SandboxTest(Rig):
             self.assertEqual((code, out), (1, ""))
             self.assertEqual("--host-usb" in error, refused, error)
             self.check(server)
+            # The filter's word: it comes before Landlock, which says "Permission denied".
+            self.assertIn("make a file: Operation not permitted\n", ask(server, "sandbox-check")[1])
             server.stop()
 
     def test_off(self):
