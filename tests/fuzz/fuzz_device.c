@@ -100,6 +100,43 @@ static void iso_packets(UsbRig *r, uint8_t arg)
     usb_device_tick(r->device, r->now);
 }
 
+static void on_replayed(void *user, const char *error)
+{
+    int *result = user;
+
+    *result = error ? -1 : 1;
+}
+
+/* The client leaves and comes back with the same device, perhaps only at the second attempt. */
+static void away_and_back(UsbRig *r, uint8_t arg)
+{
+    const char *why;
+    int result = 0;
+
+    if (usb_device_state(r->device) != USB_DEVICE_CONNECTED ||
+        !usb_device_can_suspend(r->device, &why))
+        return;
+    usb_device_suspend(r->device);
+    usb_rig_run(r);
+    for (int i = arg & 1; i >= 0 && result == 0; i--) {
+        FakeSource *f = fake_source_new(r->source->kind, r->source->speed);
+
+        assert(r->source->violations == 0);
+        f->base.quirks = r->source->base.quirks;
+        f->cancel_mode = r->source->cancel_mode;
+        fake_source_free(r->source);
+        r->source = f;
+        UsbReplay *replay = usb_replay_new(r->device, &f->base, r->now, on_replayed, &result);
+        for (unsigned steps = 0; result == 0 && (i == 0 || steps < (arg & 3u)); steps++) {
+            usb_replay_tick(replay, r->now);
+            fake_source_run(f);
+        }
+        usb_replay_free(replay);
+    }
+    assert(result == 1);
+    usb_device_resume(r->device, &r->source->base, r->now);
+}
+
 static void event(UsbRig *r, uint8_t what, uint8_t arg, uint64_t *ids, unsigned *n)
 {
     if (what < 7) {
@@ -142,6 +179,10 @@ static void event(UsbRig *r, uint8_t what, uint8_t arg, uint64_t *ids, unsigned 
     case 14:
         r->source->hold = arg & 1;
         r->source->refuse = (arg & 6) == 6;
+        break;
+    case 17:
+        if (r->source->kind != FAKE_STICK) /* its medium is test_usb_suspend's */
+            away_and_back(r, arg);
         break;
     case 18:
         iso_control(r->guest, arg);

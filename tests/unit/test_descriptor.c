@@ -116,22 +116,21 @@ static void test_companion(void)
 {
     static const struct {
         uint8_t type, burst, attributes;
-        uint16_t bytes;
+        uint16_t bytes, max_packet;
         uint32_t expected;
-        uint16_t max_packet; /* 0: 1024 */
     } rows[] = {
-        {5, 15, 2, 48 * 1024 - 1, 48 * 1024 - 1},
-        {5, 15, 2, 0xffff, 48 * 1024},
-        {5, 3, 0, 4096, 4096},
-        {5, 3, 0, 0, 4096},
-        {3, 2, 2, 3072, 3072},
-        {5, 16, 0, 4096, 1024},
-        {5, 0, 3, 4096, 1024},
-        {5, 15, 2, 0, 0xffff, 0x7ff}, /* usbredir counts with 16 bits */
+        {5, 15, 2, 48 * 1024 - 1, 1024, 48 * 1024 - 1},
+        {5, 15, 2, 0xffff, 1024, 48 * 1024},
+        {5, 3, 0, 4096, 1024, 4096},
+        {5, 3, 0, 0, 1024, 4096},
+        {3, 2, 2, 3072, 1024, 3072},
+        {5, 16, 0, 4096, 1024, 1024},
+        {5, 0, 3, 4096, 1024, 1024},
+        {5, 15, 2, 0, 0x7ff, 0xffff}, /* usbredir counts with 16 bits */
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
-        const uint16_t max = rows[i].max_packet ? rows[i].max_packet : 1024;
+        const uint16_t max = rows[i].max_packet;
         const uint8_t bytes[] = {9,
                                  2,
                                  31,
