@@ -13,9 +13,10 @@
  *      same command block; the answer must have the same bytes.
  *
  * A device that was reset, as FreeRDP does with every device that it lets go, fails the next
- * command with UNIT ATTENTION, power on or reset (SPC-4, 29h): it is asked again. UNIT ATTENTION
- * for a changed medium (28h), any other surprise, and silence end the replay: the device is not
- * taken for the same one.
+ * command with UNIT ATTENTION, power on or reset (SPC-4, 29h): it is asked again. One that says
+ * that it was without power (29h 01h) may have lost what was written and not flushed, and a guest
+ * that sees no unplug would not know. That, UNIT ATTENTION for a changed medium (28h), any other
+ * surprise, and silence end the replay: the device is not taken for the same one.
  */
 #include <libusb.h>
 #include <stdlib.h>
@@ -33,6 +34,7 @@
 #define SENSE_LEN 18u
 #define SENSE_UNIT_ATTENTION 0x06u
 #define SENSE_RESET 0x29u
+#define SENSE_POWER_ON 0x01u /* its qualifier */
 
 typedef enum ReplayStep {
     REPLAY_CONFIGURATION,
@@ -225,7 +227,10 @@ static void judge_sense(UsbReplay *r)
     bool fits = sense->status == SCSI_STATUS_GOOD && sense->length >= 13;
     bool attention = fits && (sense->data[2] & 0x0f) == SENSE_UNIT_ATTENTION;
 
-    if (attention && sense->data[12] == SENSE_RESET && ++r->attentions <= MAX_ATTENTIONS) {
+    if (attention && sense->data[12] == SENSE_RESET && sense->length >= 14 &&
+        sense->data[13] == SENSE_POWER_ON) {
+        finish(r, "it was without power: what it had not written yet may be lost");
+    } else if (attention && sense->data[12] == SENSE_RESET && ++r->attentions <= MAX_ATTENTIONS) {
         next_command(r, false);
     } else if (fits && !attention &&
                r->device->storage->answers[r->question].status == SCSI_STATUS_FAILED) {

@@ -431,6 +431,7 @@ static void scsi(FakeSource *f, const uint8_t *cb, uint32_t wanted, bool in)
         f->reply[2] = f->sense == 0 ? 0 : f->sense == 0x3a ? 2 : 6;
         f->reply[7] = 10;
         f->reply[12] = f->sense;
+        f->reply[13] = f->sense == 0x3a ? 0 : f->qualifier;
         f->sense = 0;
         reply(f, wanted, 18);
         break;

@@ -84,6 +84,7 @@ typedef struct FakeSource {
     uint32_t blocks;   /* what READ CAPACITY says */
     char name[17];     /* what INQUIRY says */
     uint8_t attention; /* UNIT ATTENTION with this additional code fails the next command */
+    uint8_t qualifier; /* of the attention and of .sense */
     uint8_t sense;     /* additional code for REQUEST SENSE, 0 for no sense */
     bool no_medium;    /* READ CAPACITY fails */
     unsigned writes;   /* WRITE commands begun */

@@ -348,6 +348,19 @@ static void test_attention(void)
     end(r);
 }
 
+/* Pulled out and plugged in again: a write cache is empty now. */
+static void test_power_lost(void)
+{
+    UsbRig *r = stick();
+
+    suspend(r);
+    FakeSource *f = back(r);
+    f->attention = 0x29;
+    f->qualifier = 1;
+    refuses(r, "power");
+    end(r);
+}
+
 static void test_other_medium(void)
 {
     UsbRig *r = stick();
@@ -651,6 +664,7 @@ int main(int argc, char **argv)
     g_test_add_func("/usb-suspend/cut-command", test_cut_command);
     g_test_add_func("/usb-suspend/reset-meanwhile", test_reset_meanwhile);
     g_test_add_func("/usb-suspend/attention", test_attention);
+    g_test_add_func("/usb-suspend/power-lost", test_power_lost);
     g_test_add_func("/usb-suspend/other-medium", test_other_medium);
     g_test_add_func("/usb-suspend/replay-fails", test_replay_fails);
     g_test_add_func("/usb-suspend/keyboard", test_keyboard);
