@@ -160,7 +160,7 @@ void pipe_pump(UsbDevice *d, Pipe *pipe)
             return;
         if (p->out && length > USB_OUT_CHUNK_BYTES)
             length = USB_OUT_CHUNK_BYTES;
-        if (!submit(d, pipe, p, p->out ? p->data + p->sent : NULL, length)) {
+        if (!submit(d, pipe, p, p->data ? p->data + p->sent : NULL, length)) {
             pipe->unsent = p->next;
             p->status = USB_STATUS_IOERROR;
             p->sent = p->length;
