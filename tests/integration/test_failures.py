@@ -161,12 +161,11 @@ class AnswersTest(FaultRig):
         self.check_next(client)
 
     def test_closed(self):
-        """The channel is closed while requests wait on two endpoints."""
+        """The channel is closed while a request waits."""
         client = self.bring_fault()
         client.fault = on(BULK, 0x01, lambda urb: True)
-        job = self.agent.start_script("usbdo %s claim=0 timeout=300 in=82.64 timeout=0 out=01.aa" % PRODUCT)
+        job = self.agent.start_script("usbdo %s claim=0 timeout=0 out=01.aa" % PRODUCT)
         wait_for(lambda: any(u.endpoint == 0x01 for u in client.urbs), 60, "the request")
-        self.assertTrue(client.waiting, "the interrupt endpoint is not read ahead")
         client.unplug()
         self.agent.finish(job, 60)
         self.agent.wait_usb(PRODUCT, present=False)
