@@ -496,11 +496,12 @@ static bool finish_usb(Config *config, const Line *line, GError **error)
             config->words = take_words(line);
             return true;
         }
-        ERR(error,
-            verbs[i].n
-                ? "'qrdp usb %s' needs one device: give its number in 'qrdp usb list', or VID:PID"
-                : "'qrdp usb %s' takes no device: remove it",
-            verb);
+        if (!verbs[i].n)
+            ERR(error, "'qrdp usb %s' takes no device: remove it", verb);
+        else
+            ERR(error, "'qrdp usb %s' needs one device: give %s, or VID:PID", verb,
+                strcmp(verb, "attach") == 0 ? "its BUS-DEVICE, such as 1-4 (see lsusb)"
+                                            : "its number in 'qrdp usb list'");
         return false;
     }
     ERR(error, "'qrdp usb' cannot '%s': %s%s%s", verb, best.word ? "did you mean '" : "",

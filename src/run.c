@@ -292,7 +292,9 @@ Run *run_start(const Config *config, const char *dir, const RunCallbacks *callba
                             child_setup, &setup, &run->pid, error);
     close(listen_fd);
     if (!ok) {
-        g_prefix_error(error, "cannot start %s: ", config->qemu_argv[0]);
+        bool absent = error && g_error_matches(*error, G_SPAWN_ERROR, G_SPAWN_ERROR_NOENT);
+        g_prefix_error(error, "cannot start %s%s: ", config->qemu_argv[0],
+                       absent ? " (install it, on Debian qemu-system-x86, or give its path)" : "");
         run->pid = 0;
         run_free(run);
         return NULL;

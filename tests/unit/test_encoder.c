@@ -15,6 +15,9 @@
 
 #include "gfx_pdu.h"
 
+/* FreeRDP 3.33 deprecates planar_decompress() for one that 3.10 does not have. */
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+
 #define SURFACE 7
 
 typedef struct Picture {
