@@ -200,6 +200,9 @@ class SerialTest(GraceRig):
                      lambda: "the port to be open: " + self.agent.run("cat /tmp/" + kind)[1])
             ep = "ep83.queued" if kind == "pl2303" else "ep81.queued"
             usb.wait_log(kind, lambda log: log[ep] > 10, 60, "reading ahead")
+            # What is asked while the connection breaks ends with an error: not in the midst of the modem lines.
+            wait_for(lambda: "ok wait=cts" in self.agent.run("cat /tmp/" + kind)[1], 60,
+                     lambda: "the modem lines to be set: " + self.agent.run("cat /tmp/" + kind)[1])
         mark = len(self.server.log())
         network.reset()
         wait_for(lambda: self.log_since(mark).count("given back to the guest") == 2, 90,
@@ -211,7 +214,7 @@ class SerialTest(GraceRig):
                      lambda: "a line to arrive: " + self.agent.run("cat /tmp/" + kind)[1])
         self.assertEqual(self.unplugged(), self.marked)
         for kind, job in jobs.items():
-            usb.unplug(kind)
+            self.usb("detach", standin.IDS[kind])
             self.agent.finish(job, 90)
 
 
