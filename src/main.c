@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <gio/gio.h>
 #include <glib-unix.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -574,6 +575,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "qrdp: %s\n", error->message);
         return EXIT_USAGE;
     }
+    /* Each client has threads of its own, and glibc would give up to eight arenas per core to them,
+     * whose holes are never shared: memory would grow with the number of clients that were here. */
+    mallopt(M_ARENA_MAX, 2);
     int status = run_command(config);
     config_free(config);
     return status;
