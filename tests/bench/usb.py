@@ -236,9 +236,8 @@ class Rig:
         """(time, frames that the client has been sent), just when qrdp has counted anew."""
         def sent():
             for client in self.server.status()["clients"]:
-                found = re.search(r"(\d+) frames", client["display"])
-                if found:
-                    return int(found.group(1))
+                if client["display"]:
+                    return client["display"]["frames"]
             return 0
         first = sent()
         number = wait_for(lambda: (lambda n: n != first and n)(sent()), 30, "frames to be sent", interval=0.02)
