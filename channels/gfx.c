@@ -103,17 +103,39 @@ static bool send_now(Gfx *gfx, Writer *pdus)
     return ok;
 }
 
-static bool choose(const GfxClientPdu *pdu, GfxCapset *chosen)
+/* 10.1 has no flags: FreeRDP lists it even where its 10 and 10.2 say AVC_DISABLED. */
+static bool allows_avc420(const GfxCapset *set)
+{
+    switch (set->version) {
+    case GFX_VERSION_8:
+    case GFX_VERSION_101:
+        return false;
+    case GFX_VERSION_81:
+        return set->flags & GFX_CAPS_AVC420_ENABLED;
+    default:
+        return !(set->flags & GFX_CAPS_AVC_DISABLED);
+    }
+}
+
+static bool choose_best(const GfxClientPdu *pdu, bool avc420, GfxCapset *chosen)
 {
     for (size_t v = 0; v < sizeof(versions) / sizeof(versions[0]); v++) {
         for (uint16_t i = 0; i < pdu->caps.n; i++) {
-            if (pdu->caps.sets[i].version == versions[v]) {
-                *chosen = pdu->caps.sets[i];
+            const GfxCapset *set = &pdu->caps.sets[i];
+            if (set->version == versions[v] && (!avc420 || allows_avc420(set))) {
+                *chosen = *set;
                 return true;
             }
         }
     }
     return false;
+}
+
+/* Later versions have nothing else that we use, so H.264 decides: a client may have it in 8.1 only.
+ */
+static bool choose(const GfxClientPdu *pdu, GfxCapset *chosen)
+{
+    return choose_best(pdu, true, chosen) || choose_best(pdu, false, chosen);
 }
 
 static bool too_often(Gfx *gfx)
@@ -315,6 +337,11 @@ void gfx_tick(Gfx *gfx)
 bool gfx_ready(const Gfx *gfx)
 {
     return gfx->state == READY;
+}
+
+bool gfx_avc420(const Gfx *gfx)
+{
+    return gfx->state == READY && allows_avc420(&gfx->capset);
 }
 
 bool gfx_set_surface(Gfx *gfx, uint32_t width, uint32_t height)

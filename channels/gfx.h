@@ -56,6 +56,8 @@ uint64_t gfx_waiting_since(const Gfx *gfx);
 void gfx_tick(Gfx *gfx);
 /** Capabilities are confirmed. */
 bool gfx_ready(const Gfx *gfx);
+/** The confirmed capabilities let us send AVC420 (2.2.4.4). May change with each ready(). */
+bool gfx_avc420(const Gfx *gfx);
 /** Makes a fresh surface of that size the client's whole output (ResetGraphics when the size is
  * new). 1..8192 per side. False if not ready. */
 bool gfx_set_surface(Gfx *gfx, uint32_t width, uint32_t height);

@@ -60,7 +60,16 @@ enum { /* 2.2.3 */
        GFX_VERSION_107 = 0x000A0701,
 };
 
-enum { GFX_CODEC_UNCOMPRESSED = 0x0000, GFX_CODEC_CAVIDEO = 0x0003, GFX_CODEC_PLANAR = 0x000A };
+/* 2.2.3: of version 8.1, and of 10 and later but 10.1, which has no flags */
+#define GFX_CAPS_AVC420_ENABLED 0x10u
+#define GFX_CAPS_AVC_DISABLED 0x20u
+
+enum {
+    GFX_CODEC_UNCOMPRESSED = 0x0000,
+    GFX_CODEC_CAVIDEO = 0x0003,
+    GFX_CODEC_PLANAR = 0x000A,
+    GFX_CODEC_AVC420 = 0x000B
+};
 enum { GFX_PIXEL_XRGB = 0x20, GFX_PIXEL_ARGB = 0x21 };
 /** FrameAcknowledge.queueDepth: acknowledgements stop until one comes again. */
 #define GFX_QUEUE_SUSPEND 0xFFFFFFFFu

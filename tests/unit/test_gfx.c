@@ -176,6 +176,59 @@ static void test_order(void)
     rig_clear(&rig);
 }
 
+/* What clients list: FreeRDP with /gfx:AVC420, /gfx:AVC444 and without, mstsc of 2016, and one
+ * whose newest version lacks what an older one has. */
+static void test_avc420(void)
+{
+    static const struct {
+        GfxCapset sets[4];
+        uint32_t chosen;
+        bool allowed;
+    } cases[] = {
+        {{{GFX_VERSION_8, 0}, {GFX_VERSION_81, 0x12}}, GFX_VERSION_81, true},
+        {{{GFX_VERSION_81, 0x10}, {GFX_VERSION_10, 0}, {GFX_VERSION_101, 0}, {GFX_VERSION_107, 0}},
+         GFX_VERSION_107,
+         true},
+        {{{GFX_VERSION_81, 0},
+          {GFX_VERSION_10, 0x20},
+          {GFX_VERSION_101, 0},
+          {GFX_VERSION_106, 0x20}},
+         GFX_VERSION_106,
+         false},
+        {{{GFX_VERSION_8, 0}, {GFX_VERSION_10, 0}, {GFX_VERSION_101, 0}}, GFX_VERSION_10, true},
+        {{{GFX_VERSION_81, 0x10}, {GFX_VERSION_104, 0x20}}, GFX_VERSION_81, true},
+        {{{GFX_VERSION_8, 0x10}, {GFX_VERSION_101, 0}}, GFX_VERSION_101, false},
+        {{{GFX_VERSION_8, 0x30}}, GFX_VERSION_8, false},
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        Rig rig;
+        Writer w;
+        uint16_t n = 0;
+
+        rig_init(&rig);
+        fake_dvc_accept(rig.dvc);
+        g_assert_false(gfx_avc420(rig.gfx));
+        while (n < G_N_ELEMENTS(cases[i].sets) && cases[i].sets[n].version)
+            n++;
+        writer_init(&w, 256);
+        writer_u16(&w, GFX_CAPSADVERTISE);
+        writer_u16(&w, 0);
+        writer_u32(&w, 8 + 2 + 12u * n);
+        writer_u16(&w, n);
+        for (uint16_t k = 0; k < n; k++) {
+            writer_u32(&w, cases[i].sets[k].version);
+            writer_u32(&w, 4);
+            writer_u32(&w, cases[i].sets[k].flags);
+        }
+        fake_dvc_receive(rig.dvc, w.data, w.len);
+        writer_clear(&w);
+        g_assert_cmphex(gfx_status(rig.gfx).version, ==, cases[i].chosen);
+        g_assert_cmpint(gfx_avc420(rig.gfx), ==, cases[i].allowed);
+        rig_clear(&rig);
+    }
+}
+
 static void test_surfaces(void)
 {
     Rig rig;
@@ -351,6 +404,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/gfx/order", test_order);
+    g_test_add_func("/gfx/avc420", test_avc420);
     g_test_add_func("/gfx/surfaces", test_surfaces);
     g_test_add_func("/gfx/readvertise", test_readvertise);
     g_test_add_func("/gfx/pacing", test_pacing);
