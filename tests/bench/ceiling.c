@@ -16,9 +16,9 @@
  *      capacity                                first of all, for a stick
  *      read BYTES COUNT, write BYTES COUNT     COUNT commands one after the other; their time in us
  *      rand BYTES COUNT                        reads at random places; the time of each
- *      control COUNT                           vendor request 03 of the loop device; the time of
- * each hid                                     "ok", then a line "key" for each report wakeups
- * COUNT                           a thread sleeps 1 ms COUNT times; how late each was
+ *      control COUNT                           vendor request 03; the time of each
+ *      hid                                     "ok", then a line "key" for each report
+ *      wakeups COUNT                           a thread sleeps 1 ms COUNT times; how late each was
  */
 #include <errno.h>
 #include <glib-unix.h>
@@ -39,7 +39,7 @@
 #define BLOCK 512u
 #define CAPACITY_STEPS 3u
 
-typedef enum Phase { SELECTING, READY, COMMAND, DATA, STATUS, CONTROL } Phase;
+typedef enum Phase { SELECTING, READY, COMMAND, DATA, STATUS, CONTROL, SILENCING } Phase;
 
 typedef struct Ceiling {
     GMainContext *context;
@@ -79,11 +79,21 @@ static bool is_ceiling(const Slot *slot)
     return found;
 }
 
+/* Never waits: this is the client's thread, and the picture and all other devices would wait, too.
+ * Whoever asks has to read, so a full socket is a mistake of the benchmark. */
 static void answer(Ceiling *c, const char *text)
 {
-    if (c->client_fd >= 0 && (send(c->client_fd, text, strlen(text), MSG_NOSIGNAL) < 0 ||
-                              send(c->client_fd, "\n", 1, MSG_NOSIGNAL) < 0))
+    char *line = g_strconcat(text, "\n", NULL);
+    ssize_t length = (ssize_t)strlen(line);
+    ssize_t n = c->client_fd < 0
+                    ? length
+                    : send(c->client_fd, line, (size_t)length, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+    if (n < 0 && (errno == EPIPE || errno == ECONNRESET))
         g_warning("ceiling: %s", strerror(errno));
+    else if (n != length)
+        g_error("ceiling: the answers of %s are not read", c->id);
+    g_free(line);
 }
 
 /* Requests */
@@ -107,6 +117,25 @@ static void transfer(Ceiling *c, uint8_t endpoint, const uint8_t *data, uint32_t
 static void listen_for_report(Ceiling *c)
 {
     submit(c, (UsbRequest){.kind = USB_REQUEST_INTERRUPT, .endpoint = c->interrupt, .length = 8});
+}
+
+/* As a host's driver does: the device is to report changes only, and not every half second what is
+ * held (HID 1.11, 7.2.4). */
+static void silence(Ceiling *c)
+{
+    c->phase = SILENCING;
+    submit(c, (UsbRequest){.kind = USB_REQUEST_CONTROL,
+                           .endpoint = 0x00,
+                           .setup = {.request_type = 0x21, .request = 0x0a}});
+}
+
+static void start_listening(Ceiling *c)
+{
+    c->phase = READY;
+    c->hid = true;
+    answer(c, "ok");
+    for (unsigned i = 0; i < HID_WINDOW; i++)
+        listen_for_report(c);
 }
 
 /* A command block wrapper (Bulk-Only Transport 5.1) with a SCSI command of 10 bytes. */
@@ -267,6 +296,8 @@ static void on_complete(void *user, const UsbCompletion *done)
         answer(c, "error a request failed");
     } else if (c->phase == SELECTING) {
         c->phase = READY;
+    } else if (c->phase == SILENCING) {
+        start_listening(c);
     } else if (c->phase == CONTROL) {
         one_done(c);
     } else {
@@ -339,10 +370,7 @@ static void run_command(Ceiling *c, const char *line)
         c->left = a;
         g_thread_unref(g_thread_new("sleeper", sleeper, c));
     } else if (!strcmp(word, "hid") && !c->hid && c->interrupt) {
-        c->hid = true;
-        answer(c, "ok");
-        for (unsigned i = 0; i < HID_WINDOW; i++)
-            listen_for_report(c);
+        silence(c);
     } else {
         answer(c, "error not understood");
     }

@@ -14,6 +14,7 @@ import contextlib
 import os
 import random
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -52,21 +53,33 @@ class Ceiling:
 
     def __init__(self, directory, product):
         self.socket = qemu.connect_unix(os.path.join(directory, "%04x" % product), 60)
-        self.lines = self.socket.makefile("r")
+        self.buffer = b""
 
     def ask(self, command, seconds=600):
         self.socket.settimeout(seconds)
         self.socket.sendall(command.encode() + b"\n")
         return self.answer(command)
 
+    def line(self):
+        while b"\n" not in self.buffer:
+            data = self.socket.recv(1 << 20)
+            if not data:
+                raise AssertionError("the ceiling's loop has gone")
+            self.buffer += data
+        line, _, self.buffer = self.buffer.partition(b"\n")
+        return line.decode()
+
     def answer(self, what):
-        line = self.lines.readline().split()
-        if not line or line[0] == "error":
-            raise AssertionError("ceiling, %s: %s" % (what, " ".join(line)))
-        return [int(word) for word in line[1:]]
+        word, *numbers = self.line().split()
+        if word == "error":
+            raise AssertionError("ceiling, %s: %s" % (what, " ".join(numbers)))
+        return [int(number) for number in numbers]
+
+    def silent(self):
+        """Whether nothing has been said that nobody has read."""
+        return not self.buffer and not select.select([self.socket], [], [], 0)[0]
 
     def close(self):
-        self.lines.close()
         self.socket.close()
 
 
@@ -223,11 +236,13 @@ class Rig:
         """Microseconds from a key of the emulated keyboard to the guest's program, or the bare loop."""
         time.sleep(random.uniform(0.005, 0.02))  # not in step with anything
         down = self.key_down[way] = not self.key_down[way]
+        # Else the first answer would be to something else, and all that follow one late.
+        assert self.loops["keyboard"].silent(), "the keyboard reported a key that was not pressed"
         start = time.monotonic()
         self.keyboards[way].command("hold %skeyboard 0 %s" % (way, "04" if down else "0"))
         if way == "ceiling":
-            line = self.loops["keyboard"].lines.readline()
-            assert line == "key\n", line
+            line = self.loops["keyboard"].line()
+            assert line == "key", line
         else:
             assert self.port.recv(1) == b"k"
         return (time.monotonic() - start) * 1e6
