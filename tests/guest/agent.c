@@ -6,9 +6,11 @@
  *
  *     ping                  the boot's identity
  *     exec BASE64           runs a shell script; the answer comes when it ends, other requests go
- * on keys                  input events since the last call: SECONDS|DEVICE|TYPE|CODE|VALUE inputs
- * the input devices: NODE|NAME|abs CODE MIN MAX|...|leds MASK drm, pattern, animate, flip, fbhash
- * see guest.h
+ *                           on
+ *     keys                  input events since the last call: SECONDS|DEVICE|TYPE|CODE|VALUE
+ *     inputs                the input devices: NODE|NAME|abs CODE MIN MAX|...|leds MASK
+ *     drm, pattern, animate, flip, fbhash, scene, show, play, stop
+ *                           see guest.h; the answer to play comes when the scene has ended
  *
  * One thread, one poll loop: a script stuck in a dead device never keeps the agent from answering.
  * Called as "usbwatch", "usbloop", "usbdo", "ttydo", "camera", "usbbench" or "sound" it runs that
@@ -55,6 +57,7 @@ static struct input inputs[MAX_INPUTS];
 static size_t input_count;
 static struct job jobs[MAX_JOBS];
 static struct text events;
+static unsigned long playing; /* the request that is answered when the scene ends, or 0 */
 
 static void append(struct text *text, const char *data, size_t length)
 {
@@ -311,11 +314,32 @@ static void request(char *line)
         status = screen_flip(rest, out);
     else if (strcmp(verb, "fbhash") == 0)
         status = screen_hash(out);
+    else if (strcmp(verb, "scene") == 0)
+        status = scene_set(rest, out);
+    else if (strcmp(verb, "show") == 0)
+        status = scene_show(rest, out);
+    else if (strcmp(verb, "play") == 0)
+        status = scene_play(rest, out);
+    else if (strcmp(verb, "stop") == 0)
+        status = scene_stop();
     else
         fprintf(out, "unknown request %s\n", verb);
     fclose(out);
-    reply(id, status, answer, length);
+    if (strcmp(verb, "play") == 0 && status == 0)
+        playing = id;
+    else
+        reply(id, status, answer, length);
     free(answer);
+}
+
+/* Answers what plays the scene, once it has ended. */
+static void played(void)
+{
+    char text[64];
+    if (playing && scene_ended(text, sizeof text)) {
+        reply_text(playing, 0, text);
+        playing = 0;
+    }
 }
 
 /* False when nobody is connected on the host's side. */
@@ -378,6 +402,7 @@ static int port_open(void)
 
 static int agent_main(void)
 {
+    enum { OTHERS = 4 }; /* descriptors before those of inputs and jobs */
     signal(SIGPIPE, SIG_IGN);
     for (size_t i = 0; i < MAX_JOBS; i++)
         jobs[i].fd = -1;
@@ -387,13 +412,14 @@ static int agent_main(void)
     for (;;) {
         if (port < 0)
             port = port_open();
-        struct pollfd fds[3 + MAX_INPUTS + MAX_JOBS];
+        struct pollfd fds[OTHERS + MAX_INPUTS + MAX_JOBS];
         nfds_t count = 0;
         /* Nobody on the host's side would be a hang-up in every poll: look again shortly instead.
          */
         fds[count++] = (struct pollfd){.fd = connected ? port : -1, .events = POLLIN};
         fds[count++] = (struct pollfd){.fd = uevent_fd, .events = POLLIN};
         fds[count++] = (struct pollfd){.fd = screen_timer_fd(), .events = POLLIN};
+        fds[count++] = (struct pollfd){.fd = scene_timer_fd(), .events = POLLIN};
         size_t had_inputs = input_count;
         for (size_t i = 0; i < input_count; i++)
             fds[count++] = (struct pollfd){.fd = inputs[i].fd, .events = POLLIN};
@@ -402,17 +428,20 @@ static int agent_main(void)
         if (poll(fds, count, connected && port >= 0 ? -1 : 20) < 0 && errno != EINTR)
             return 1;
         for (size_t i = had_inputs; i-- > 0;)
-            if (fds[3 + i].revents)
+            if (fds[OTHERS + i].revents)
                 input_readable(i);
         for (size_t i = 0; i < MAX_JOBS; i++)
-            if (fds[3 + had_inputs + i].revents)
+            if (fds[OTHERS + had_inputs + i].revents)
                 exec_readable(&jobs[i]);
         if (fds[1].revents)
             uevents(uevent_fd);
         if (fds[2].revents)
             screen_tick();
+        if (fds[3].revents)
+            scene_tick();
         if (port >= 0 && (!connected || fds[0].revents))
             connected = port_readable();
+        played();
     }
 }
 

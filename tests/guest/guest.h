@@ -1,9 +1,9 @@
 /*
  * The test guest's one program: agent.c answers the test harness over a virtio-serial port,
- * screen.c draws on the guest's screen, usbwatch.c loads drivers, announces USB devices on the
- * console and mounts sticks, usbloop.c times bulk transfers, usbdo.c makes
- * single USB requests, ttydo.c uses a serial port, camera.c a camera. Statically linked, runs as root in an
- * initramfs, talks to tests only.
+ * screen.c draws on the guest's screen, scene.c plays the benchmark's scenes on it, usbwatch.c
+ * loads drivers, announces USB devices on the console and mounts sticks, usbloop.c times bulk
+ * transfers, usbdo.c makes single USB requests, ttydo.c uses a serial port, camera.c a camera.
+ * Statically linked, runs as root in an initramfs, talks to tests only.
  */
 #pragma once
 
@@ -54,3 +54,36 @@ void screen_key_down(void);
 /* File descriptor of the animation timer (readable = call screen_tick), created on first use. */
 int screen_timer_fd(void);
 void screen_tick(void);
+
+/* For scene.c. The buffer of the drm mode, 0x00RRGGBB words; pixels is NULL without one. */
+struct canvas {
+    uint32_t width, height, pitch; /* pitch in bytes */
+    uint8_t *pixels;
+};
+struct canvas screen_canvas(void);
+struct clip {
+    uint16_t x1, y1, x2, y2;
+};
+/* Tells the driver what changed. */
+void screen_flush(const struct clip *clips, unsigned count);
+/* 8x16 pixels, a byte for each row. */
+const uint8_t *screen_glyph(uint8_t character);
+/* The block that changes with each key press, black at first: whether there is one, and drawing it
+ * without a flush. */
+void screen_block(bool on);
+void screen_draw_block(void);
+
+/*
+ * The benchmark's scenes, see scene.c. set: "NAME [block]" draws frame 0 and prints
+ * "X Y WIDTH HEIGHT STRIP_X STRIP_Y FPS": what moves, and the strip's place, or -1 -1. show: "N"
+ * draws frame N. play: "SECONDS".
+ */
+int scene_set(const char *args, FILE *out);
+int scene_show(const char *args, FILE *out);
+int scene_play(const char *args, FILE *out);
+int scene_stop(void);
+/* As screen_timer_fd(). */
+int scene_timer_fd(void);
+void scene_tick(void);
+/* What was played is over: "FRAME LATE", the frame on the screen and how many ticks were missed. */
+bool scene_ended(char *text, size_t size);

@@ -131,17 +131,27 @@ static bool draw_scene(void)
         return false;
     }
     if (flip_on)
-        fill(FLIP_X, FLIP_Y, FLIP_SIZE, FLIP_SIZE, flip_white ? 0xffffff : 0);
+        screen_draw_block();
     return true;
 }
 
 /* Tells the driver which part changed; those that scan out of video memory have no such call. */
+void screen_flush(const struct clip *clips, unsigned count)
+{
+    struct drm_clip_rect rects[16];
+    if (count > sizeof rects / sizeof *rects)
+        count = sizeof rects / sizeof *rects;
+    for (unsigned i = 0; i < count; i++)
+        rects[i] = (struct drm_clip_rect){clips[i].x1, clips[i].y1, clips[i].x2, clips[i].y2};
+    struct drm_mode_fb_dirty_cmd dirty = {
+        .fb_id = surface.fb, .num_clips = count, .clips_ptr = (uintptr_t)rects};
+    ioctl(card, DRM_IOCTL_MODE_DIRTYFB, &dirty);
+}
+
 static void flush(uint16_t x1, uint16_t y1, uint16_t x2, uint16_t y2)
 {
-    struct drm_clip_rect clip = {x1, y1, x2, y2};
-    struct drm_mode_fb_dirty_cmd dirty = {
-        .fb_id = surface.fb, .num_clips = 1, .clips_ptr = (uintptr_t)&clip};
-    ioctl(card, DRM_IOCTL_MODE_DIRTYFB, &dirty);
+    struct clip clip = {x1, y1, x2, y2};
+    screen_flush(&clip, 1);
 }
 
 static void flush_all(void)
@@ -300,6 +310,7 @@ int screen_drm(const char *mode, FILE *out)
     const char *why = NULL;
     if (strcmp(mode, "off") == 0) {
         following = false;
+        scene_stop();
         if (card >= 0) {
             surface_free(&surface);
             close(card);
@@ -394,10 +405,30 @@ void screen_tick(void)
     flush_all();
 }
 
+struct canvas screen_canvas(void)
+{
+    return (struct canvas){surface.width, surface.height, surface.pitch, surface.pixels};
+}
+
+const uint8_t *screen_glyph(uint8_t character)
+{
+    return font + (size_t)character * 32;
+}
+
+void screen_block(bool on)
+{
+    flip_on = on;
+    flip_white = false;
+}
+
+void screen_draw_block(void)
+{
+    fill(FLIP_X, FLIP_Y, FLIP_SIZE, FLIP_SIZE, flip_white ? 0xffffff : 0);
+}
+
 int screen_flip(const char *args, FILE *out)
 {
-    flip_on = strcmp(args, "on") == 0;
-    flip_white = false;
+    screen_block(strcmp(args, "on") == 0);
     if (!surface.pixels) {
         fprintf(out, "ask for a drm mode first\n");
         return 1;
@@ -413,7 +444,7 @@ void screen_key_down(void)
     if (!flip_on || !surface.pixels)
         return;
     flip_white = !flip_white;
-    fill(FLIP_X, FLIP_Y, FLIP_SIZE, FLIP_SIZE, flip_white ? 0xffffff : 0);
+    screen_draw_block();
     flush(FLIP_X, FLIP_Y, FLIP_X + FLIP_SIZE, FLIP_Y + FLIP_SIZE);
 }
 
