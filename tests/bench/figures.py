@@ -21,3 +21,10 @@ def percentile(values, percent):
 def run_seconds(pid):
     """Processor time of a process, finer than the ticks of /proc: its clock (clock_getcpuclockid(3))."""
     return time.clock_gettime(~pid << 3 | 2)
+
+
+def memory_mb(pid):
+    """Where the memory of a process is: {"Rss": ..., "Pss_Anon": ..., "Pss_File": ..., "Pss_Shmem": ...}."""
+    with open("/proc/%d/smaps_rollup" % pid) as rollup:
+        lines = rollup.read().splitlines()[1:]
+    return {line.partition(":")[0]: int(line.split()[1]) * 1024 / 1e6 for line in lines}

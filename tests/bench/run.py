@@ -3,7 +3,7 @@
 
 Figures go to stdout, one per line, as "name value unit"; what is being done goes to stderr. How each is
 measured is in docs/benchmarks.md. Nothing here judges a figure. WORDs choose what is measured, by the
-first part of the names: run.py usb cpu.
+first part of the names: run.py usb cpu. The displays of others next to qrdp's are measured by display.py.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import rig
 import usb
 import xclient
 import xprobe
-from figures import figure, percentile, progress, run_seconds
+from figures import figure, memory_mb, percentile, progress, run_seconds
 
 CONNECTS = 5
 KEY_PRESSES = 200
@@ -115,12 +115,6 @@ class Bench:
             figure("memory.rss", memory["Rss"], "MB")
             # Without the guest's frame buffer, which is QEMU's memory and mapped.
             figure("memory.own", memory["Pss_Anon"] + memory["Pss_File"], "MB")
-
-
-def memory_mb(pid):
-    with open("/proc/%d/smaps_rollup" % pid) as rollup:
-        lines = rollup.read().splitlines()[1:]
-    return {line.partition(":")[0]: int(line.split()[1]) * 1024 / 1e6 for line in lines}
 
 
 PARTS = ("connect", "input", "cpu")

@@ -42,12 +42,16 @@ class Qmp:
         line, _, self.buffer = self.buffer.partition(b"\n")
         return json.loads(line)
 
-    def command(self, name, **arguments):
+    def command(self, name, pass_fd=None, **arguments):
         """Runs a command (underscores in argument names become hyphens) and returns its result."""
         request = {"execute": name}
         if arguments:
             request["arguments"] = {k.replace("_", "-"): v for k, v in arguments.items()}
-        self.socket.sendall(json.dumps(request).encode() + b"\n")
+        line = json.dumps(request).encode() + b"\n"
+        if pass_fd is None:
+            self.socket.sendall(line)
+        else:
+            socket.send_fds(self.socket, [line], [pass_fd])
         while True:
             reply = self._read()
             if "event" in reply:
@@ -330,12 +334,12 @@ class Machine:
     """
 
     def __init__(self, directory, video="virtio", display="none", extra=(), append="", memory=256,
-                 wait=True):
+                 wait=True, usb=True):
         os.makedirs(directory, exist_ok=True)
         self.directory = directory
         self.qmp_path = os.path.join(directory, "qmp")
         self.process = Process(
-            [QEMU] + guest_arguments(directory, video, memory, append) +
+            [QEMU] + guest_arguments(directory, video, memory, append, usb=usb) +
             ["-display", display, "-qmp", "unix:%s,server=on,wait=off" % self.qmp_path,
              # A second one, because a QMP socket serves one client at a time and qrdp uses the first.
              "-qmp", "unix:%s2,server=on,wait=off" % self.qmp_path] + list(extra),

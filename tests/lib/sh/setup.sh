@@ -20,11 +20,12 @@ setup_packages() { # prints "package minimum-version" for this release, "-" = an
         usbredirect rdesktop xvfb xauth x11-utils x11-apps xdotool xkb-data dbus util-linux procps
     [ "$codename" != trixie ] || echo "openssl-provider-legacy -"
     [ -z "${setup_fuzzing:-}" ] || printf '%s -\n' clang libclang-rt-dev
+    [ -z "${setup_viewers:-}" ] || printf '%s -\n' libvncserver-dev libspice-client-glib-2.0-dev zlib1g-dev
     local freerdp=3.10
     [ "$codename" != trixie ] || freerdp=3.16
     printf "%s $freerdp\n" freerdp3-dev libwinpr3-dev freerdp3-x11
     printf "%s $backported_qemu\n" qemu-system-x86 qemu-system-common qemu-system-data \
-        qemu-system-modules-opengl
+        qemu-system-modules-opengl ${setup_viewers:+qemu-system-modules-spice}
     printf "%s $backported_libvirt\n" libvirt0 libvirt-clients libvirt-daemon \
         libvirt-daemon-driver-qemu
 }

@@ -1,0 +1,443 @@
+/*
+ * Commands on standard input, each answered with one line, "ok NAME=VALUE ..." (times in
+ * microseconds of CLOCK_MONOTONIC, which display.py reads too):
+ *
+ *   reset X Y             counts anew; a strip with the frame's number (tests/guest/scene.c) is at
+ * X Y, or -1 -1 stat                  updates= frames= number= last= bytes= hash hash=, CRC-32 of
+ * the picture as packed R, G, B rows watch                 from now on remembers the hash after
+ * each update watched               ends that: at=TIME:HASH,... grab N...             copies the
+ * picture when frame N or the first one after it is there compare I FILE X Y W H frame= ssim=
+ * worst= (largest difference of a channel) of the Ith copy, or the picture itself if I is -1,
+ * against that part of a PPM file latency COUNT X Y     presses keys, 100 to 250 ms apart, and
+ * waits each time until the pixel has changed between black and white: samples=TIME,... lost=
+ *
+ * Before the first: "READY WIDTH HEIGHT", when there is a picture.
+ *
+ * Frames are counted by their numbers in the strip, updates by time: what changes within UPDATE_US
+ * is one update, because some protocols show one in many rectangles. A copy is taken when nothing
+ * has changed for GRAB_MS, for the same reason. Bytes are those the kernel received on all TCP
+ * sockets of the process, so what TLS and framing add is counted alike for everyone.
+ */
+#include "viewer.h"
+
+#include <glib-unix.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <zlib.h>
+
+enum {
+    CELL = 8, /* as in scene.c */
+    CELLS = 16,
+    UPDATE_US = 5000,
+    GRAB_MS = 8,
+    GRABS_MAX = 8,
+    LOST_MS = 3000,
+    FDS_MAX = 1024,
+};
+
+typedef struct {
+    uint32_t wanted, number;
+    uint8_t *pixels; /* NULL: not yet */
+} Grab;
+
+static const uint8_t *picture;
+static unsigned width, height, stride;
+static GMainLoop *loop;
+static void (*press_key)(bool down);
+static GString *input;
+static bool ready;
+
+static int strip_x = -1, strip_y = -1;
+static unsigned long updates, frames;
+static uint32_t number;
+static bool has_number;
+static gint64 last_change;
+static uint64_t bytes_before;
+
+static Grab grabs[GRABS_MAX];
+static unsigned n_grabs;
+static guint grab_timer;
+
+static GString *watched;
+
+static struct {
+    unsigned left, lost;
+    unsigned x, y;
+    bool waiting, white;
+    gint64 pressed;
+    guint timer;
+    GString *samples;
+} latency;
+
+void viewer_fail(const char *what, const char *why)
+{
+    fprintf(stderr, "%s: %s\n", what, why ? why : "failed");
+    exit(1);
+}
+
+static void answer(const char *format, ...) G_GNUC_PRINTF(1, 2);
+static void answer(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vprintf(format, arguments);
+    va_end(arguments);
+    putchar('\n');
+    fflush(stdout);
+}
+
+static const uint8_t *pixel(unsigned x, unsigned y)
+{
+    return picture + (size_t)y * stride + 4ul * x;
+}
+
+static bool is_white(unsigned x, unsigned y)
+{
+    return pixel(x, y)[0] + pixel(x, y)[1] + pixel(x, y)[2] > 3 * 128;
+}
+
+/* ---- what is in the picture ---- */
+
+/* The middle of each cell decides: lossy codecs blur its border. */
+static uint32_t read_strip(void)
+{
+    uint32_t code = 0;
+    for (unsigned i = 0; i < CELLS; i++) {
+        unsigned white = 0;
+        for (unsigned y = 4; y < 12; y++)
+            for (unsigned x = 2; x < 6; x++)
+                white += is_white((unsigned)strip_x + i * CELL + x, (unsigned)strip_y + y);
+        code = code << 1 | (white > 16);
+    }
+    for (unsigned shift = 8; shift; shift /= 2)
+        code ^= code >> shift;
+    return code;
+}
+
+static uint32_t picture_hash(void)
+{
+    uint32_t crc = (uint32_t)crc32(0, NULL, 0);
+    g_autofree uint8_t *row = g_malloc(3ul * width);
+    for (unsigned y = 0; y < height; y++) {
+        const uint8_t *from = pixel(0, y);
+        for (unsigned x = 0; x < width; x++, from += 4) {
+            row[3 * x] = from[2];
+            row[3 * x + 1] = from[1];
+            row[3 * x + 2] = from[0];
+        }
+        crc = (uint32_t)crc32(crc, row, 3 * width);
+    }
+    return crc;
+}
+
+static uint64_t bytes_received(void)
+{
+    uint64_t sum = 0;
+    for (int fd = 0; fd < FDS_MAX; fd++) {
+        struct tcp_info info = {0};
+        socklen_t length = sizeof info;
+        if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0)
+            sum += info.tcpi_bytes_received;
+    }
+    return sum;
+}
+
+static gboolean grab_now(gpointer unused)
+{
+    grab_timer = 0;
+    for (unsigned i = 0; i < n_grabs; i++) {
+        Grab *grab = &grabs[i];
+        if (grab->pixels || !has_number || number < grab->wanted)
+            continue;
+        grab->number = number;
+        grab->pixels = g_malloc(4ul * width * height);
+        for (unsigned y = 0; y < height; y++)
+            memcpy(grab->pixels + 4ul * width * y, pixel(0, y), 4ul * width);
+        break;
+    }
+    return G_SOURCE_REMOVE;
+}
+
+static void look_for_frame(void)
+{
+    uint32_t found = read_strip();
+    if (!has_number || found > number) { /* an older one is half a picture */
+        frames++;
+        number = found;
+        has_number = true;
+    }
+    if (grab_timer)
+        g_source_remove(grab_timer);
+    grab_timer = n_grabs ? g_timeout_add(GRAB_MS, grab_now, NULL) : 0;
+}
+
+/* ---- latency ---- */
+
+static gboolean latency_press(gpointer unused);
+static gboolean latency_lost(gpointer unused);
+
+static void latency_next(void)
+{
+    latency.waiting = false;
+    if (latency.left-- == 0) {
+        answer("ok samples=%s lost=%u", latency.samples->str, latency.lost);
+        g_string_free(latency.samples, TRUE);
+        latency.samples = NULL;
+        return;
+    }
+    latency.timer = g_timeout_add((guint)g_random_int_range(100, 250), latency_press, NULL);
+}
+
+static gboolean latency_press(gpointer unused)
+{
+    latency.waiting = true;
+    latency.white = is_white(latency.x, latency.y);
+    latency.pressed = g_get_monotonic_time();
+    press_key(true);
+    latency.timer = g_timeout_add(LOST_MS, latency_lost, NULL);
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean latency_lost(gpointer unused)
+{
+    latency.lost++;
+    press_key(false);
+    latency_next();
+    return G_SOURCE_REMOVE;
+}
+
+static void latency_look(gint64 now)
+{
+    if (is_white(latency.x, latency.y) == latency.white)
+        return;
+    g_source_remove(latency.timer);
+    g_string_append_printf(latency.samples, "%s%" G_GINT64_FORMAT, latency.samples->len ? "," : "",
+                           now - latency.pressed);
+    press_key(false);
+    latency_next();
+}
+
+/* ---- for the protocols ---- */
+
+void viewer_picture(const void *pixels, unsigned w, unsigned h, unsigned row)
+{
+    picture = pixels;
+    width = w;
+    height = h;
+    stride = row;
+}
+
+void viewer_changed(bool whole)
+{
+    gint64 now = g_get_monotonic_time();
+    if (!picture)
+        return;
+    if (latency.waiting)
+        latency_look(now);
+    if (!whole)
+        return;
+    if (!ready) {
+        ready = true;
+        answer("READY %u %u", width, height);
+    }
+    if (now - last_change >= UPDATE_US)
+        updates++;
+    last_change = now;
+    if (strip_x >= 0)
+        look_for_frame();
+    if (watched)
+        g_string_append_printf(watched, ",%" G_GINT64_FORMAT ":%08x", now, picture_hash());
+}
+
+/* ---- comparing ---- */
+
+typedef struct {
+    unsigned width, height;
+    uint8_t *rgb;
+} Ppm;
+
+static Ppm read_ppm(const char *path)
+{
+    g_autofree char *contents = NULL;
+    gsize length = 0;
+    Ppm ppm = {0};
+    int header = 0;
+    if (!g_file_get_contents(path, &contents, &length, NULL) ||
+        sscanf(contents, "P6 %u %u 255%n", &ppm.width, &ppm.height, &header) != 2 || !header ||
+        length != (size_t)header + 1 + 3ul * ppm.width * ppm.height)
+        viewer_fail("reading a PPM file", path);
+    ppm.rgb = g_memdup2(contents + header + 1, 3ul * ppm.width * ppm.height);
+    return ppm;
+}
+
+static int luma(const uint8_t *p, unsigned red, unsigned blue)
+{
+    return (77 * p[red] + 150 * p[1] + 29 * p[blue]) >> 8;
+}
+
+/* SSIM (Wang et al. 2004) of luma in windows of 8x8, four pixels apart; the mean. */
+static double compare(const uint8_t *a, unsigned a_stride, const uint8_t *b, unsigned b_stride,
+                      unsigned w, unsigned h, unsigned *worst)
+{
+    double sum = 0;
+    unsigned long windows = 0;
+    *worst = 0;
+    for (unsigned y = 0; y < h; y++)
+        for (unsigned x = 0; x < w; x++)
+            for (unsigned c = 0; c < 3; c++)
+                *worst = MAX(*worst, (unsigned)abs(a[y * a_stride + 4 * x + c] -
+                                                   b[y * b_stride + 3 * x + 2 - c]));
+    for (unsigned y = 0; y + 8 <= h; y += 4)
+        for (unsigned x = 0; x + 8 <= w; x += 4) {
+            long sa = 0, sb = 0, saa = 0, sbb = 0, sab = 0;
+            for (unsigned j = y; j < y + 8; j++)
+                for (unsigned i = x; i < x + 8; i++) {
+                    int p = luma(a + j * a_stride + 4 * i, 2, 0);
+                    int q = luma(b + j * b_stride + 3 * i, 0, 2);
+                    sa += p;
+                    sb += q;
+                    saa += p * p;
+                    sbb += q * q;
+                    sab += p * q;
+                }
+            double ma = (double)sa / 64, mb = (double)sb / 64;
+            double va = (double)saa / 64 - ma * ma, vb = (double)sbb / 64 - mb * mb;
+            double cov = (double)sab / 64 - ma * mb;
+            const double c1 = 0.01 * 255 * 0.01 * 255, c2 = 0.03 * 255 * 0.03 * 255;
+            sum +=
+                (2 * ma * mb + c1) * (2 * cov + c2) / ((ma * ma + mb * mb + c1) * (va + vb + c2));
+            windows++;
+        }
+    return windows ? sum / (double)windows : 0;
+}
+
+static void command_compare(const char *arguments)
+{
+    int index;
+    char path[256];
+    unsigned x, y, w, h, worst;
+    if (sscanf(arguments, "%d %255s %u %u %u %u", &index, path, &x, &y, &w, &h) != 6 ||
+        index >= (int)n_grabs || (index >= 0 && !grabs[index].pixels)) {
+        answer("error no such copy");
+        return;
+    }
+    Ppm ppm = read_ppm(path);
+    if (ppm.width != width || ppm.height != height || x + w > width || y + h > height)
+        viewer_fail("comparing with", path);
+    const uint8_t *pixels = index < 0 ? picture : grabs[index].pixels;
+    unsigned row = index < 0 ? stride : 4 * width;
+    double ssim = compare(pixels + (size_t)y * row + 4ul * x, row, ppm.rgb + 3ul * (y * width + x),
+                          3 * width, w, h, &worst);
+    answer("ok frame=%u ssim=%.6f worst=%u", index < 0 ? number : grabs[index].number, ssim, worst);
+    g_free(ppm.rgb);
+}
+
+/* ---- commands ---- */
+
+static void command_reset(const char *arguments)
+{
+    if (sscanf(arguments, "%d %d", &strip_x, &strip_y) != 2)
+        strip_x = strip_y = -1;
+    updates = frames = 0;
+    has_number = strip_x >= 0;
+    number = has_number ? read_strip() : 0;
+    bytes_before = bytes_received();
+    answer("ok number=%u", number);
+}
+
+static void command_grab(char *arguments)
+{
+    for (unsigned i = 0; i < n_grabs; i++)
+        g_clear_pointer(&grabs[i].pixels, g_free);
+    n_grabs = 0;
+    for (char *word = strtok(arguments, " "); word && n_grabs < GRABS_MAX; word = strtok(NULL, " "))
+        grabs[n_grabs++].wanted = (uint32_t)strtoul(word, NULL, 10);
+    answer("ok");
+}
+
+static void command_grabbed(void)
+{
+    GString *list = g_string_new("ok frames=");
+    for (unsigned i = 0; i < n_grabs && grabs[i].pixels; i++)
+        g_string_append_printf(list, "%s%u", i ? "," : "", grabs[i].number);
+    answer("%s", list->str);
+    g_string_free(list, TRUE);
+}
+
+static void command_latency(const char *arguments)
+{
+    if (sscanf(arguments, "%u %u %u", &latency.left, &latency.x, &latency.y) != 3 ||
+        latency.x >= width || latency.y >= height) {
+        answer("error latency COUNT X Y");
+        return;
+    }
+    latency.lost = 0;
+    latency.samples = g_string_new(NULL);
+    latency_next();
+}
+
+static void command(char *line)
+{
+    char *arguments = line + strcspn(line, " ");
+    if (*arguments)
+        *arguments++ = 0;
+    if (strcmp(line, "reset") == 0)
+        command_reset(arguments);
+    else if (strcmp(line, "stat") == 0)
+        answer("ok updates=%lu frames=%lu number=%u last=%" G_GINT64_FORMAT
+               " bytes=%" G_GUINT64_FORMAT,
+               updates, frames, number, last_change, bytes_received() - bytes_before);
+    else if (strcmp(line, "hash") == 0)
+        answer("ok hash=%08x", picture_hash());
+    else if (strcmp(line, "watch") == 0) {
+        watched = g_string_new(NULL);
+        g_string_append_printf(watched, "%" G_GINT64_FORMAT ":%08x", last_change, picture_hash());
+        answer("ok");
+    } else if (strcmp(line, "watched") == 0 && watched) {
+        answer("ok at=%s", watched->str);
+        g_string_free(watched, TRUE);
+        watched = NULL;
+    } else if (strcmp(line, "grab") == 0)
+        command_grab(arguments);
+    else if (strcmp(line, "grabbed") == 0)
+        command_grabbed();
+    else if (strcmp(line, "compare") == 0)
+        command_compare(arguments);
+    else if (strcmp(line, "latency") == 0)
+        command_latency(arguments);
+    else
+        answer("error no command %s", line);
+}
+
+static gboolean on_input(gint fd, GIOCondition condition, gpointer unused)
+{
+    char buffer[4096];
+    ssize_t n = read(fd, buffer, sizeof buffer);
+    if (n <= 0) {
+        g_main_loop_quit(loop);
+        return G_SOURCE_REMOVE;
+    }
+    g_string_append_len(input, buffer, n);
+    for (char *end; (end = memchr(input->str, '\n', input->len));) {
+        *end = 0;
+        command(input->str);
+        g_string_erase(input, 0, end + 1 - input->str);
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+void viewer_run(void (*key)(bool down))
+{
+    press_key = key;
+    input = g_string_new(NULL);
+    loop = g_main_loop_new(NULL, FALSE);
+    g_unix_fd_add(STDIN_FILENO, G_IO_IN | G_IO_HUP, on_input, NULL);
+    g_main_loop_run(loop);
+    g_main_loop_unref(loop);
+    g_string_free(input, TRUE);
+}
