@@ -6,7 +6,9 @@
  * is called again. A client that never advertises within ten seconds has no GFX.
  *
  * A frame is StartFrame, PDUs, EndFrame, packed into as few messages as DVC_SLICE allows, so that
- * USB and input wait for one slice at most. The pacer counts it until it is acknowledged.
+ * USB and input wait for one slice at most. Each message is compressed against all that the channel
+ * has carried (zgfx.h), unless most of it is video. The pacer counts the frame, by the bytes that
+ * are left, until it is acknowledged.
  */
 #include "gfx.h"
 
@@ -15,6 +17,7 @@
 #include <stdlib.h>
 
 #include "log.h"
+#include "zgfx.h"
 
 typedef enum GfxState { OPENING, WAIT_CAPS, READY, GONE } GfxState;
 
@@ -36,7 +39,8 @@ struct Gfx {
     uint16_t surface, last_surface;
     uint32_t width, height; /* of the last ResetGraphics, 0: none since the confirmation */
     uint32_t frame_id;
-    uint64_t bytes;
+    Zgfx *zgfx;
+    uint64_t bytes, plain_bytes; /* sent, and before compression */
     Pacer pacer;
 
     unsigned running; /* our callbacks on the stack */
@@ -56,11 +60,17 @@ static void enter(Gfx *gfx)
     gfx->running++;
 }
 
+static void destroy(Gfx *gfx)
+{
+    zgfx_free(gfx->zgfx);
+    free(gfx);
+}
+
 /* Not inlined: gcc cannot see that the nested calls never free, and warns. */
 __attribute__((noinline)) static void leave(Gfx *gfx)
 {
     if (--gfx->running == 0 && gfx->freed)
-        free(gfx);
+        destroy(gfx);
 }
 
 /* The channel is closed already or is closed here; tells the user once. */
@@ -78,17 +88,21 @@ static void give_up(Gfx *gfx, const char *why)
     leave(gfx);
 }
 
-/* Sends the PDUs in @pdus as one message and empties it. */
-static bool flush(Gfx *gfx, Writer *pdus)
+/* Sends the PDUs in @pdus as one message and empties it. @dense: bytes of those that are
+ * gfx_pdu_is_dense(). After a failure the channel must be given up: the client has not got what the
+ * compressor believes it has. */
+static bool flush(Gfx *gfx, Writer *pdus, size_t dense)
 {
     Writer w;
     bool ok = true;
 
     if (pdus->len > 0) {
-        writer_init(&w, pdus->len + pdus->len / 1024 + 64);
-        gfx_wrap(&w, pdus->data, pdus->len);
+        writer_init(&w, zgfx_bound(pdus->len));
+        zgfx_wrap(gfx->zgfx, pdus->data, pdus->len,
+                  dense > pdus->len / 2 ? ZGFX_STORE : ZGFX_COMPRESS, &w);
         ok = writer_ok(pdus) && writer_ok(&w) && dvc_send(gfx->dvc, w.data, w.len);
         gfx->bytes += w.len;
+        gfx->plain_bytes += pdus->len;
         writer_clear(&w);
     }
     pdus->len = 0;
@@ -97,7 +111,7 @@ static bool flush(Gfx *gfx, Writer *pdus)
 
 static bool send_now(Gfx *gfx, Writer *pdus)
 {
-    bool ok = flush(gfx, pdus);
+    bool ok = flush(gfx, pdus, 0);
 
     writer_clear(pdus);
     return ok;
@@ -290,9 +304,10 @@ Gfx *gfx_new(DvcManager *manager, const char *subject, uint64_t (*now)(void),
     gfx->deadline = now() + GFX_ADVERTISE_US;
     snprintf(gfx->subject, sizeof(gfx->subject), "%s", subject);
     pacer_init(&gfx->pacer);
+    gfx->zgfx = zgfx_new();
     gfx->dvc = dvc_open(manager, GFX_CHANNEL, GFX_MAX_MESSAGE, DVC_BULK, &dvc_callbacks, gfx);
     if (!gfx->dvc) {
-        free(gfx);
+        destroy(gfx);
         return NULL;
     }
     dvc_manager_on_drained(manager, DVC_BULK, GFX_LOW_WATER, on_drained, gfx);
@@ -309,7 +324,7 @@ void gfx_free(Gfx *gfx)
     gfx->state = GONE;
     gfx->freed = true;
     if (gfx->running == 0)
-        free(gfx);
+        destroy(gfx);
 }
 
 uint64_t gfx_deadline(const Gfx *gfx)
@@ -386,8 +401,9 @@ bool gfx_may_send(const Gfx *gfx)
 
 bool gfx_send_frame(Gfx *gfx, const uint8_t *pdus, size_t len)
 {
-    const size_t room = DVC_SLICE - GFX_WRAP_BYTES;
-    uint64_t now = gfx->now();
+    const size_t room = DVC_SLICE - ZGFX_STORED_BYTES;
+    uint64_t now = gfx->now(), bytes = gfx->bytes;
+    size_t dense = 0;
     bool ok = true;
     Writer w;
 
@@ -399,21 +415,27 @@ bool gfx_send_frame(Gfx *gfx, const uint8_t *pdus, size_t len)
     for (size_t at = 0; at < len && ok;) {
         size_t n = gfx_pdu_length(pdus + at, len - at);
         assert(n > 0);
-        if (w.len + n > room)
-            ok = flush(gfx, &w);
+        if (w.len + n > room) {
+            ok = flush(gfx, &w, dense);
+            dense = 0;
+        }
         writer_bytes(&w, pdus + at, n);
+        if (gfx_pdu_is_dense(pdus + at, n))
+            dense += n;
         at += n;
     }
-    if (ok && w.len + GFX_HEADER_BYTES + 4 > room)
-        ok = flush(gfx, &w);
+    if (ok && w.len + GFX_HEADER_BYTES + 4 > room) {
+        ok = flush(gfx, &w, dense);
+        dense = 0;
+    }
     gfx_write_end_frame(&w, gfx->frame_id);
-    ok = ok && flush(gfx, &w);
+    ok = ok && flush(gfx, &w, dense);
     writer_clear(&w);
     if (!ok) {
         give_up(gfx, "the graphics channel cannot be written");
         return false;
     }
-    pacer_sent(&gfx->pacer, gfx->frame_id, len, now);
+    pacer_sent(&gfx->pacer, gfx->frame_id, (size_t)(gfx->bytes - bytes), now);
     return true;
 }
 
@@ -427,6 +449,7 @@ GfxStatus gfx_status(const Gfx *gfx)
         .window = pacer_window(&gfx->pacer),
         .rtt_us = gfx->pacer.rtt_us,
         .bytes = gfx->bytes,
+        .plain_bytes = gfx->plain_bytes,
         .suspended = gfx->pacer.suspended,
     };
 }

@@ -41,7 +41,8 @@ typedef struct GfxStatus {
     uint32_t version; /* 0: not confirmed */
     uint64_t frames, acked;
     unsigned in_flight, window;
-    uint64_t rtt_us, bytes;
+    uint64_t rtt_us;
+    uint64_t bytes, plain_bytes; /* sent, and before bulk compression */
     bool suspended;
 } GfxStatus;
 

@@ -242,36 +242,16 @@ size_t gfx_pdu_length(const uint8_t *data, size_t len)
     return reader_ok(&r) && pdu >= GFX_HEADER_BYTES && pdu <= len ? pdu : 0;
 }
 
-enum { /* 2.2.5.1: descriptor, and the bulk header of an uncompressed RDP8 segment */
-       SEGMENT_SINGLE = 0xE0,
-       SEGMENT_MULTIPART = 0xE1,
-       SEGMENT_RDP8 = 0x04,
-};
-
-void gfx_wrap(Writer *w, const uint8_t *data, size_t len)
+bool gfx_pdu_is_dense(const uint8_t *pdu, size_t len)
 {
-    if (len <= GFX_SEGMENT_BYTES) {
-        writer_u8(w, SEGMENT_SINGLE);
-        writer_u8(w, SEGMENT_RDP8);
-        writer_bytes(w, data, len);
-        return;
-    }
-    size_t segments = (len + GFX_SEGMENT_BYTES - 1) / GFX_SEGMENT_BYTES;
-    if (segments > UINT16_MAX || len > UINT32_MAX) {
-        w->failed = true;
-        return;
-    }
-    writer_u8(w, SEGMENT_MULTIPART);
-    writer_u16(w, (uint16_t)segments);
-    writer_u32(w, (uint32_t)len);
-    while (len > 0) {
-        size_t n = len < GFX_SEGMENT_BYTES ? len : GFX_SEGMENT_BYTES;
-        writer_u32(w, (uint32_t)(n + 1));
-        writer_u8(w, SEGMENT_RDP8);
-        writer_bytes(w, data, n);
-        data += n;
-        len -= n;
-    }
+    Reader r;
+
+    reader_init(&r, pdu, len);
+    if (reader_u16(&r) != GFX_WIRETOSURFACE_1)
+        return false;
+    reader_skip(&r, GFX_HEADER_BYTES - 2 + 2); /* the rest of the header, the surface */
+    uint16_t codec = reader_u16(&r);
+    return reader_ok(&r) && (codec == GFX_CODEC_AVC420 || codec == GFX_CODEC_CAVIDEO);
 }
 
 /* 2.2.2.18 */

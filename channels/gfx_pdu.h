@@ -1,6 +1,6 @@
 /*
- * MS-RDPEGFX on the wire: writers for what a server sends, parsers for what a client sends, and
- * the RDP8 segment wrapping around both (MS-RDPEGFX 2.2.5).
+ * MS-RDPEGFX on the wire: writers for what a server sends, parsers for what a client sends. What a
+ * server sends goes through zgfx.h before it is a message.
  *
  * Pure: bytes in, bytes out. Section numbers are MS-RDPEGFX's. Writers append one whole PDU with
  * its header to @w; errors are sticky in the Writer. Rectangles are exclusive at right and bottom.
@@ -19,9 +19,7 @@
 #define GFX_MAX_MONITORS 15u      /* FreeRDP's client refuses 16 (rdp-server.md 6.3) */
 #define GFX_MAX_CAPSETS 64u       /* accepted in one CapsAdvertise; eleven exist */
 #define GFX_MAX_FILL_RECTS 65535u /* of one SolidFill */
-#define GFX_SEGMENT_BYTES 65535u  /* uncompressed bytes of one RDP8 segment (2.2.5.1) */
-/** Bytes a single-segment wrapping adds, and a WireToSurface1 without its bitmap. */
-#define GFX_WRAP_BYTES 2u
+/** A WireToSurface1 without its bitmap. */
 #define GFX_WIRE_TO_SURFACE_BYTES (GFX_HEADER_BYTES + 17u)
 
 typedef enum GfxCmdId { /* 2.2.1.5 */
@@ -119,8 +117,10 @@ uint32_t gfx_timestamp(uint64_t ms_of_day);
 
 /** Length of the PDU at the start of @data, header included; 0 if that is not a whole PDU. */
 size_t gfx_pdu_length(const uint8_t *data, size_t len);
-/** Wraps @len bytes of PDUs as RDP8 segments, uncompressed: one segment if they fit. */
-void gfx_wrap(Writer *w, const uint8_t *data, size_t len);
+/** Whether that PDU carries pictures of a codec with entropy coding, which nothing shortens
+ * further.
+ */
+bool gfx_pdu_is_dense(const uint8_t *pdu, size_t len);
 
 typedef struct GfxAck {
     uint32_t queue_depth;

@@ -567,6 +567,7 @@ void peer_display_status(const PeerDisplay *display, PeerDisplayStatus *status)
         status->bits = 32;
         status->frames = s.frames;
         status->bytes = s.bytes;
+        status->plain_bytes = s.plain_bytes;
         status->unacknowledged = s.in_flight;
         status->window = s.window;
         status->silent = s.suspended;

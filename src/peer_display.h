@@ -66,6 +66,7 @@ typedef struct PeerDisplayStatus {
     uint32_t version;                /* GFX capability version, else 0 */
     uint32_t width, height, bits;    /* per pixel */
     uint64_t frames, bytes;          /* sent so far */
+    uint64_t plain_bytes;            /* GFX: those before bulk compression */
     unsigned unacknowledged, window; /* GFX: frames under way, and how many may be */
     bool silent;                     /* GFX: the client has said that it does not acknowledge */
     bool suppressed;                 /* the client does not want pictures now (minimized) */

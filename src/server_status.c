@@ -128,6 +128,8 @@ static void json_display(JsonBuilder *b, const PeerDisplayStatus *d)
     set_bool(b, "suppressed", d->suppressed);
     set_int(b, "frames", (gint64)d->frames);
     set_int(b, "bytes", (gint64)d->bytes);
+    if (d->plain_bytes)
+        set_int(b, "bytes_uncompressed", (gint64)d->plain_bytes);
     set_int(b, "encoding_us", (gint64)d->encode_us);
     if (d->window) {
         set_bool(b, "acknowledges", !d->silent);
@@ -278,7 +280,13 @@ static void text_display(GString *out, const PeerDisplayStatus *d)
     char *sent = g_format_size(d->bytes);
     g_string_append_printf(out, "  screen:    %ux%u by %s%s\n", d->width, d->height, d->codec,
                            d->suppressed ? ", paused because its window is not visible" : "");
-    g_string_append_printf(out, "  sent:      %" G_GUINT64_FORMAT " frames, %s\n", d->frames, sent);
+    g_string_append_printf(out, "  sent:      %" G_GUINT64_FORMAT " frames, %s", d->frames, sent);
+    if (d->plain_bytes) {
+        char *plain = g_format_size(d->plain_bytes);
+        g_string_append_printf(out, " (%s before compression)", plain);
+        g_free(plain);
+    }
+    g_string_append_c(out, '\n');
     g_string_append_printf(out, "  frame:     %.1f ms to encode", (double)d->encode_us / 1000);
     if (d->window && d->silent)
         g_string_append(out, ", the client acknowledges none");

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "fake_dvc.h"
+#include "unzgfx.h"
 
 typedef struct Rig {
     Gfx *gfx;
@@ -48,6 +49,7 @@ static const GfxCallbacks callbacks = {on_ready, on_slot, on_unavailable};
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     DvcManager *manager = fake_dvc_manager_new();
+    Unzgfx *unzgfx = unzgfx_new();
     Rig rig = {0};
     uint8_t *sent;
     size_t len;
@@ -66,11 +68,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (len > 0)
             fake_dvc_receive(dvc, reader_bytes(&r, len), len);
         assert(gfx_status(rig.gfx).in_flight <= PACER_MAX_WINDOW);
-        while ((sent = fake_dvc_take(dvc, &len)))
+        while ((sent = fake_dvc_take(dvc, &len))) {
+            Writer pdus;
+            writer_init(&pdus, DVC_SLICE);
+            unzgfx_unwrap(unzgfx, sent, len, &pdus);
+            assert(gfx_pdu_length(pdus.data, pdus.len) > 0);
+            writer_clear(&pdus);
             free(sent);
+        }
     }
     assert(rig.unavailable <= 1);
     gfx_free(rig.gfx);
     fake_dvc_manager_free(manager);
+    unzgfx_free(unzgfx);
     return 0;
 }

@@ -8,11 +8,13 @@
 #include <string.h>
 
 #include "fake_dvc.h"
+#include "unzgfx.h"
 
 typedef struct Rig {
     DvcManager *manager;
     Gfx *gfx;
     Dvc *dvc;
+    Unzgfx *unzgfx;
     unsigned ready, slots, unavailable;
     char why[128];
     bool free_in_callback;
@@ -53,6 +55,7 @@ static void rig_init(Rig *rig)
     *rig = (Rig){0};
     clock_us = 1000000;
     rig->manager = fake_dvc_manager_new();
+    rig->unzgfx = unzgfx_new();
     rig->gfx = gfx_new(rig->manager, "test", now, &callbacks, rig);
     g_assert_nonnull(rig->gfx);
     rig->dvc = fake_dvc_nth(rig->manager, 0);
@@ -64,6 +67,7 @@ static void rig_clear(Rig *rig)
 {
     gfx_free(rig->gfx);
     fake_dvc_manager_free(rig->manager);
+    unzgfx_free(rig->unzgfx);
 }
 
 static void advertise(Rig *rig, uint32_t version, uint32_t flags)
@@ -100,23 +104,36 @@ static void acknowledge(Rig *rig, uint32_t depth, uint32_t frame)
     writer_clear(&w);
 }
 
-/* Takes what was sent, checks the wrapping and appends the PDUs' commands to @cmds. */
+/* Takes the next message out of its segments; false if there is none. */
+static bool take_message(Rig *rig, Writer *pdus)
+{
+    size_t len;
+    uint8_t *message = fake_dvc_take(rig->dvc, &len);
+
+    writer_init(pdus, 1 << 20);
+    if (!message)
+        return false;
+    unzgfx_unwrap(rig->unzgfx, message, len, pdus);
+    free(message);
+    return true;
+}
+
+/* Takes what was sent and appends the PDUs' commands to @cmds. */
 static size_t take(Rig *rig, uint16_t *cmds, size_t max)
 {
-    size_t len, n = 0;
-    uint8_t *message;
+    size_t n = 0;
+    Writer w;
 
-    while ((message = fake_dvc_take(rig->dvc, &len))) {
-        g_assert_cmpuint(len, <=, DVC_SLICE);
-        g_assert_cmpmem(message, 2, "\xe0\x04", 2);
-        for (size_t at = 2; at < len;) {
-            size_t pdu = gfx_pdu_length(message + at, len - at);
+    while (take_message(rig, &w)) {
+        g_assert_cmpuint(w.len, <=, DVC_SLICE - 2);
+        for (size_t at = 0; at < w.len;) {
+            size_t pdu = gfx_pdu_length(w.data + at, w.len - at);
             g_assert_cmpuint(pdu, >, 0);
             g_assert_cmpuint(n, <, max);
-            cmds[n++] = (uint16_t)(message[at] | message[at + 1] << 8);
+            cmds[n++] = (uint16_t)(w.data[at] | w.data[at + 1] << 8);
             at += pdu;
         }
-        free(message);
+        writer_clear(&w);
     }
     return n;
 }
@@ -158,7 +175,7 @@ static bool send_fill(Rig *rig)
 static void test_order(void)
 {
     Rig rig;
-    size_t len;
+    Writer w;
 
     rig_init(&rig);
     g_assert_false(gfx_ready(rig.gfx));
@@ -169,10 +186,9 @@ static void test_order(void)
     g_assert_cmpuint(fake_dvc_pending(rig.dvc), ==, 0); /* nothing before the confirmation */
     advertise(&rig, GFX_VERSION_104, 2);
     g_assert_true(gfx_ready(rig.gfx));
-    uint8_t *confirm = fake_dvc_take(rig.dvc, &len);
-    g_assert_cmpmem(confirm, len, "\xe0\x04\x13\0\0\0\x14\0\0\0\0\x04\x0a\0\x04\0\0\0\x02\0\0\0",
-                    22);
-    free(confirm);
+    g_assert_true(take_message(&rig, &w));
+    g_assert_cmpmem(w.data, w.len, "\x13\0\0\0\x14\0\0\0\0\x04\x0a\0\x04\0\0\0\x02\0\0\0", 20);
+    writer_clear(&w);
     rig_clear(&rig);
 }
 
@@ -323,6 +339,45 @@ static void test_slices(void)
     rig_clear(&rig);
 }
 
+/* Frames that resemble each other shrink; video is stored; the counters tell. */
+static void test_compression(void)
+{
+    static uint8_t video[5000];
+    GfxRect rect = {0, 0, 64, 64};
+    Rig rig;
+    Writer w;
+    size_t len;
+
+    bring_up(&rig);
+    send_fill(&rig);
+    while (take_message(&rig, &w))
+        writer_clear(&w);
+    GfxStatus before = gfx_status(rig.gfx);
+    send_fill(&rig);
+    GfxStatus after = gfx_status(rig.gfx);
+    uint64_t sent = after.bytes - before.bytes, plain = after.plain_bytes - before.plain_bytes;
+    uint8_t *message = fake_dvc_take(rig.dvc, &len);
+    g_assert_cmpuint(len, ==, sent);
+    g_assert_cmpuint(sent, <, plain / 2);
+    writer_init(&w, 1 << 20);
+    unzgfx_unwrap(rig.unzgfx, message, len, &w);
+    g_assert_cmpuint(plain, ==, w.len);
+    writer_clear(&w);
+    free(message);
+
+    acknowledge(&rig, 0, 2);
+    writer_init(&w, 1 << 20);
+    gfx_write_wire_to_surface_1(&w, gfx_surface(rig.gfx), GFX_CODEC_AVC420, GFX_PIXEL_XRGB, &rect,
+                                video, sizeof(video));
+    g_assert_true(gfx_send_frame(rig.gfx, w.data, w.len));
+    message = fake_dvc_take(rig.dvc, &len);
+    g_assert_cmpmem(message, 2, "\xe0\x04", 2);
+    g_assert_cmpuint(len, >, sizeof(video));
+    free(message);
+    writer_clear(&w);
+    rig_clear(&rig);
+}
+
 static void test_cache_offer(void)
 {
     Rig rig;
@@ -409,6 +464,7 @@ int main(int argc, char **argv)
     g_test_add_func("/gfx/readvertise", test_readvertise);
     g_test_add_func("/gfx/pacing", test_pacing);
     g_test_add_func("/gfx/slices", test_slices);
+    g_test_add_func("/gfx/compression", test_compression);
     g_test_add_func("/gfx/cache-offer", test_cache_offer);
     g_test_add_func("/gfx/no-common-version", test_no_common_version);
     g_test_add_func("/gfx/timeouts", test_timeouts);

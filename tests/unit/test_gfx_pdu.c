@@ -107,56 +107,32 @@ static void test_timestamp(void)
     g_assert_cmphex(gfx_timestamp(86400000ull * 3 + 5), ==, 5);
 }
 
-/* Takes RDP8 segments apart as a client would; they are never compressed. */
-static uint8_t *unwrap(const uint8_t *data, size_t len, size_t *out_len)
+static void test_dense(void)
 {
-    Reader r;
+    static const struct {
+        uint16_t codec;
+        bool dense;
+    } codecs[] = {
+        {GFX_CODEC_UNCOMPRESSED, false},
+        {GFX_CODEC_PLANAR, false},
+        {GFX_CODEC_CAVIDEO, true},
+        {GFX_CODEC_AVC420, true},
+    };
+    const GfxRect rect = {0, 0, 1, 1};
     Writer w;
 
-    reader_init(&r, data, len);
-    writer_init(&w, 1 << 24);
-    uint8_t kind = reader_u8(&r);
-    if (kind == 0xE0) {
-        g_assert_cmphex(reader_u8(&r), ==, 0x04);
-        size_t n = reader_left(&r);
-        writer_bytes(&w, reader_bytes(&r, n), n);
-    } else {
-        g_assert_cmphex(kind, ==, 0xE1);
-        uint16_t count = reader_u16(&r);
-        uint32_t total = reader_u32(&r);
-        for (uint16_t i = 0; i < count; i++) {
-            uint32_t n = reader_u32(&r);
-            g_assert_cmpuint(n, <=, GFX_SEGMENT_BYTES + 1);
-            g_assert_cmphex(reader_u8(&r), ==, 0x04);
-            writer_bytes(&w, reader_bytes(&r, n - 1), n - 1);
-        }
-        g_assert_cmpuint(w.len, ==, total);
+    writer_init(&w, 1024);
+    for (unsigned i = 0; i < G_N_ELEMENTS(codecs); i++) {
+        w.len = 0;
+        gfx_write_wire_to_surface_1(&w, GFX_CODEC_AVC420, codecs[i].codec, GFX_PIXEL_XRGB, &rect,
+                                    (const uint8_t *)"abcd", 4);
+        g_assert_cmpint(gfx_pdu_is_dense(w.data, w.len), ==, codecs[i].dense);
+        g_assert_false(gfx_pdu_is_dense(w.data, 11));
     }
-    g_assert_true(reader_done(&r));
-    return writer_steal(&w, out_len);
-}
-
-static void test_wrap(void)
-{
-    static const size_t sizes[] = {1, 2, 1000, 65534, 65535, 65536, 131070, 131071, 1 << 20};
-
-    for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
-        uint8_t *data = g_malloc(sizes[i]);
-        size_t len;
-        Writer w;
-
-        for (size_t k = 0; k < sizes[i]; k++)
-            data[k] = (uint8_t)(k * 31 + k / 256);
-        writer_init(&w, 1 << 22);
-        gfx_wrap(&w, data, sizes[i]);
-        g_assert_true(writer_ok(&w));
-        g_assert_cmphex(w.data[0], ==, sizes[i] <= 65535 ? 0xE0 : 0xE1);
-        uint8_t *back = unwrap(w.data, w.len, &len);
-        g_assert_cmpmem(back, len, data, sizes[i]);
-        free(back);
-        writer_clear(&w);
-        g_free(data);
-    }
+    w.len = 0;
+    gfx_write_delete_encoding_context(&w, GFX_CODEC_AVC420, GFX_CODEC_AVC420);
+    g_assert_false(gfx_pdu_is_dense(w.data, w.len));
+    writer_clear(&w);
 }
 
 static const char *const client[] = {
@@ -259,7 +235,7 @@ int main(int argc, char **argv)
     g_test_add_func("/gfx-pdu/server", test_server);
     g_test_add_func("/gfx-pdu/reset-graphics", test_reset_graphics);
     g_test_add_func("/gfx-pdu/timestamp", test_timestamp);
-    g_test_add_func("/gfx-pdu/wrap", test_wrap);
+    g_test_add_func("/gfx-pdu/dense", test_dense);
     g_test_add_func("/gfx-pdu/client", test_client);
     g_test_add_func("/gfx-pdu/mutations", test_mutations);
     return g_test_run();

@@ -1,0 +1,38 @@
+/*
+ * The RDP 8.0 bulk compressor (MS-RDPEGFX 3.1.9.1), server to client: turns the messages of one
+ * graphics channel into RDP_SEGMENTED_DATA (2.2.5.1).
+ *
+ * Pure: bytes in, bytes out. Owner: Gfx. Thread: its owner's. Lifetime: that of the channel, since
+ * both ends keep the last 2.5 MB of it; a new channel needs a new Zgfx. Takes 8 MB.
+ */
+#ifndef QRDP_CHANNELS_ZGFX_H
+#define QRDP_CHANNELS_ZGFX_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bytes.h"
+
+#define ZGFX_SEGMENT_BYTES 65535u /* uncompressed bytes of one segment (3.1.9.1.2) */
+#define ZGFX_HISTORY_BYTES 2500000u
+/** Bytes that a single stored segment adds. */
+#define ZGFX_STORED_BYTES 2u
+
+typedef enum ZgfxEffort {
+    ZGFX_STORE,    /* for what will not compress; the decoder remembers it all the same */
+    ZGFX_COMPRESS, /* each segment that does not shrink is stored */
+} ZgfxEffort;
+
+typedef struct Zgfx Zgfx;
+
+/** Never NULL: aborts without memory. */
+Zgfx *zgfx_new(void);
+void zgfx_free(Zgfx *zgfx);
+/** The most that zgfx_wrap() appends for a message of @len bytes. */
+size_t zgfx_bound(size_t len);
+/** Appends one message of @len >= 1 bytes as one RDP_SEGMENTED_DATA: a single segment if it fits.
+ * Every message of the channel has to pass through here in the order of sending, and has to be
+ * sent. More than 65535 segments fail @out. */
+void zgfx_wrap(Zgfx *zgfx, const uint8_t *data, size_t len, ZgfxEffort effort, Writer *out);
+
+#endif
