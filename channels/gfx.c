@@ -37,6 +37,7 @@ struct Gfx {
     bool offer_answered; /* since the confirmation: a client offers its cache once */
 
     uint16_t surface, last_surface;
+    uint16_t aux;           /* a bit for each of GFX_AUX_SURFACES that exists */
     uint32_t width, height; /* of the last ResetGraphics, 0: none since the confirmation */
     uint32_t frame_id;
     Zgfx *zgfx;
@@ -179,6 +180,7 @@ static void on_caps_advertise(Gfx *gfx, const GfxClientPdu *pdu)
     gfx->deadline = UINT64_MAX;
     gfx->offer_answered = false;
     gfx->surface = 0;
+    gfx->aux = 0;
     gfx->width = gfx->height = 0;
     pacer_forget(&gfx->pacer);
     writer_init(&w, 256);
@@ -377,7 +379,12 @@ bool gfx_set_surface(Gfx *gfx, uint32_t width, uint32_t height)
         gfx->width = width;
         gfx->height = height;
     }
-    if (++gfx->last_surface == 0)
+    for (unsigned i = 0; i < GFX_AUX_SURFACES; i++) {
+        if (gfx->aux & 1u << i)
+            gfx_write_delete_surface(&w, (uint16_t)(GFX_AUX_SURFACE + i));
+    }
+    gfx->aux = 0;
+    if (++gfx->last_surface == GFX_AUX_SURFACE)
         gfx->last_surface = 1;
     gfx->surface = gfx->last_surface;
     gfx_write_create_surface(&w, gfx->surface, (uint16_t)width, (uint16_t)height, GFX_PIXEL_XRGB);
@@ -397,6 +404,24 @@ bool gfx_may_send(const Gfx *gfx)
 {
     return gfx->state == READY && gfx->surface != 0 && pacer_may_send(&gfx->pacer, gfx->now()) &&
            dvc_manager_queued(gfx->manager, DVC_BULK) <= GFX_LOW_WATER;
+}
+
+/* Keeps account of the surfaces that a frame makes and deletes. */
+static void note_surfaces(Gfx *gfx, const uint8_t *pdu, size_t len)
+{
+    Reader r;
+
+    reader_init(&r, pdu, len);
+    uint16_t cmd = reader_u16(&r);
+    if (cmd != GFX_CREATESURFACE && cmd != GFX_DELETESURFACE)
+        return;
+    reader_skip(&r, GFX_HEADER_BYTES - 2);
+    unsigned aux = reader_u16(&r) - GFX_AUX_SURFACE;
+    assert(reader_ok(&r) && aux < GFX_AUX_SURFACES);
+    if (cmd == GFX_CREATESURFACE)
+        gfx->aux |= (uint16_t)(1u << aux);
+    else
+        gfx->aux &= (uint16_t) ~(1u << aux);
 }
 
 bool gfx_send_frame(Gfx *gfx, const uint8_t *pdus, size_t len)
@@ -420,6 +445,7 @@ bool gfx_send_frame(Gfx *gfx, const uint8_t *pdus, size_t len)
             dense = 0;
         }
         writer_bytes(&w, pdus + at, n);
+        note_surfaces(gfx, pdus + at, n);
         if (gfx_pdu_is_dense(pdus + at, n))
             dense += n;
         at += n;

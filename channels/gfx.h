@@ -25,6 +25,10 @@
 /** Frames wait for this much of the bulk queue to drain. */
 #define GFX_LOW_WATER (2u * DVC_SLICE)
 
+/** Frames may create and delete surfaces of their own with these ids; they go with the main one. */
+#define GFX_AUX_SURFACE 0x8000u
+#define GFX_AUX_SURFACES 16u
+
 typedef struct Gfx Gfx;
 
 typedef struct GfxCallbacks {

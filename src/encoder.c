@@ -61,6 +61,7 @@ void encoder_free(Encoder *encoder)
     bitmap_interleaved_context_free(encoder->interleaved);
     rfx_context_free(encoder->rfx);
     nsc_context_free(encoder->nsc);
+    encoder_gfx_clear(encoder);
     g_free(encoder->scratch);
     g_free(encoder);
 }

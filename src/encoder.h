@@ -1,7 +1,8 @@
 /*
  * From a Frame to bytes for one client: RDPGFX PDUs, RemoteFX or NSCodec messages, or bitmaps.
  *
- * An Encoder holds the codec contexts of one client. Owner: PeerDisplay, except while a job is out:
+ * An Encoder holds the codec contexts of one client and, for GFX, what the client's surface shows:
+ * there it is made anew with each surface, and each frame it encodes must be sent. Owner: PeerDisplay, except while a job is out:
  * it moves into the job and comes back with the result, so it needs no lock and there is at most
  * one job per client. Thread: whoever owns it; encoder_submit() and encoder_abandon() are the
  * peer's.

@@ -9,8 +9,21 @@
 #include <freerdp/settings.h>
 
 #include "encoder.h"
+#include "history.h"
+#include "motion.h"
 
 #define TILE FRAMEBUFFER_TILE
+
+/* What the GFX path knows about its client. */
+typedef struct GfxState {
+    Mirror mirror; /* .pixels == NULL: there was no frame yet */
+    Motion *motion;
+    History *history;
+    bool layer_made[HISTORY_LAYERS];
+    uint8_t *moved;  /* per cell: its content goes elsewhere in this frame */
+    GArray *copies;  /* of HistoryCopy, scratch */
+    GArray *rects;   /* of Rect, scratch */
+} GfxState;
 
 struct Encoder {
     EncoderParams params;
@@ -21,15 +34,15 @@ struct Encoder {
     NSC_CONTEXT *nsc;
     uint32_t rfx_width, rfx_height; /* that rfx was reset for */
     uint8_t *scratch;               /* GFX: planar output; legacy: one bitmap */
+    GfxState gfx;
 };
 
-static inline const uint8_t *frame_at(const Frame *frame, int32_t x, int32_t y)
-{
-    return frame->pixels + (size_t)y * frame->stride + (size_t)x * 4;
-}
-
 bool encoder_gfx_init(Encoder *encoder);
+void encoder_gfx_clear(Encoder *encoder);
 bool encoder_gfx_encode(Encoder *encoder, EncodedFrame *encoded);
+/** Paints @rects of the frame, smallest first, with whatever takes the fewest bytes. */
+bool encoder_paint_init(Encoder *encoder);
+bool encoder_paint(Encoder *encoder, EncodedFrame *encoded, GArray *rects);
 bool encoder_legacy_init(Encoder *encoder);
 bool encoder_legacy_encode(Encoder *encoder, EncodedFrame *encoded);
 

@@ -93,8 +93,6 @@ static void show_everything(PeerDisplay *d)
     d->callbacks->invalidate(d->user, NULL);
 }
 
-/* Choosing the path */
-
 static void forget_encoder(PeerDisplay *d)
 {
     if (d->job)
@@ -102,6 +100,18 @@ static void forget_encoder(PeerDisplay *d)
     d->job = NULL;
     g_clear_pointer(&d->encoder, encoder_free);
 }
+
+/* What the client shows is not known: GFX begins again with a new surface. */
+static void start_over(PeerDisplay *d)
+{
+    if (d->path == PATH_GFX) {
+        forget_encoder(d);
+        d->width = d->height = 0;
+    }
+    show_everything(d);
+}
+
+/* Choosing the path */
 
 static void go_legacy(PeerDisplay *d)
 {
@@ -133,8 +143,7 @@ static void on_gfx_ready(void *user)
         d->decide_by = INT64_MAX;
         log_info(d->subject, "graphics: pipeline (GFX) %08x", gfx_status(d->gfx).version);
     }
-    d->width = d->height = 0;
-    show_everything(d);
+    start_over(d);
     pump(d);
 }
 
@@ -316,6 +325,7 @@ static bool fit(PeerDisplay *d, const Frame *frame)
             return true;
         if (!gfx_set_surface(d->gfx, frame->width, frame->height))
             return false;
+        forget_encoder(d);
         d->width = frame->width;
         d->height = frame->height;
         d->resized_us = g_get_monotonic_time();
@@ -347,14 +357,14 @@ static bool fit(PeerDisplay *d, const Frame *frame)
 
 static bool send_frame(PeerDisplay *d, EncodedFrame *encoded)
 {
-    if (!d->activated || d->suppressed)
-        return false;
     if (d->path == PATH_GFX) {
         if (encoded->path != ENCODER_GFX || encoded->surface != gfx_surface(d->gfx))
             return false;
         return encoded->bytes.len == 0 ||
                gfx_send_frame(d->gfx, encoded->bytes.data, encoded->bytes.len);
     }
+    if (!d->activated || d->suppressed)
+        return false;
     if (encoded->path == ENCODER_GFX || encoded->frame->width != d->width ||
         encoded->frame->height != d->height)
         return false;
@@ -383,7 +393,7 @@ static void on_encoded(void *user, Encoder *encoder, EncodedFrame *encoded)
         d->frames++;
     } else {
         d->dropped++;
-        show_everything(d);
+        start_over(d);
     }
     encoded_frame_free(encoded);
     pump(d);
@@ -505,10 +515,11 @@ void peer_display_suppress(PeerDisplay *display, bool allow)
 
 void peer_display_refresh(PeerDisplay *display, const Rect *rects, size_t n)
 {
-    if (n == 0)
-        show_everything(display);
-    for (size_t i = 0; i < n; i++)
-        display->callbacks->invalidate(display->user, &rects[i]);
+    if (n == 0 || display->path == PATH_GFX) /* surfaces are the client's own to draw again */
+        start_over(display);
+    else
+        for (size_t i = 0; i < n; i++)
+            display->callbacks->invalidate(display->user, &rects[i]);
     display->damage = true;
     pump(display);
 }

@@ -199,10 +199,10 @@ static const uint32_t sizes[][2] = {{1, 1}, {64, 64}, {65, 67}, {720, 400}, {136
 static void test_gfx_lossless(void)
 {
     EncoderParams params = {.path = ENCODER_GFX, .bpp = 32};
-    Encoder *encoder = encoder_new(&params);
 
     for (unsigned p = 0; p < N_PATTERNS; p++) {
         for (unsigned s = 0; s < G_N_ELEMENTS(sizes); s++) {
+            Encoder *encoder = encoder_new(&params);
             Frame *frame = picture_new(p, sizes[s][0], sizes[s][1]);
             EncodedFrame *encoded = encoder_encode(encoder, frame, SURFACE, false);
             uint8_t *canvas = canvas_new(frame);
@@ -220,9 +220,9 @@ static void test_gfx_lossless(void)
             g_free(canvas);
             encoded_frame_free(encoded);
             frame_unref(frame);
+            encoder_free(encoder);
         }
     }
-    encoder_free(encoder);
     g_assert_cmpint(g_atomic_int_get(&live_frames), ==, 0);
 }
 

@@ -260,6 +260,28 @@ static void test_surfaces(void)
     rig_clear(&rig);
 }
 
+/* Surfaces that frames made go with the main one, but not twice. */
+static void test_aux_surfaces(void)
+{
+    Rig rig;
+    Writer w;
+
+    bring_up(&rig);
+    writer_init(&w, 1024);
+    gfx_write_create_surface(&w, GFX_AUX_SURFACE, 720, 400, GFX_PIXEL_XRGB);
+    gfx_write_create_surface(&w, GFX_AUX_SURFACE + 3, 64, 64, GFX_PIXEL_XRGB);
+    gfx_write_delete_surface(&w, GFX_AUX_SURFACE);
+    g_assert_true(gfx_send_frame(rig.gfx, w.data, w.len));
+    writer_clear(&w);
+    EXPECT(&rig, GFX_STARTFRAME, GFX_CREATESURFACE, GFX_CREATESURFACE, GFX_DELETESURFACE,
+           GFX_ENDFRAME);
+    g_assert_true(gfx_set_surface(rig.gfx, 720, 400));
+    EXPECT(&rig, GFX_DELETESURFACE, GFX_DELETESURFACE, GFX_CREATESURFACE, GFX_MAPSURFACETOOUTPUT);
+    g_assert_true(gfx_set_surface(rig.gfx, 720, 400));
+    EXPECT(&rig, GFX_DELETESURFACE, GFX_CREATESURFACE, GFX_MAPSURFACETOOUTPUT);
+    rig_clear(&rig);
+}
+
 static void test_readvertise(void)
 {
     Rig rig;
@@ -461,6 +483,7 @@ int main(int argc, char **argv)
     g_test_add_func("/gfx/order", test_order);
     g_test_add_func("/gfx/avc420", test_avc420);
     g_test_add_func("/gfx/surfaces", test_surfaces);
+    g_test_add_func("/gfx/aux-surfaces", test_aux_surfaces);
     g_test_add_func("/gfx/readvertise", test_readvertise);
     g_test_add_func("/gfx/pacing", test_pacing);
     g_test_add_func("/gfx/slices", test_slices);

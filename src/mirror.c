@@ -1,0 +1,147 @@
+/*
+ * Theory of operation. QEMU over-reports damage and the framebuffer tells it in tiles of 64 pixels;
+ * here the change itself is found: of each cell the smallest box that holds it. A glyph that was
+ * typed is then a box of 8x16 whatever tile it is in. Cells, not rectangles, are the currency of
+ * everything that looks for cheaper ways to send something (motion.c, history.c), because they can
+ * be marked, counted and joined without geometry.
+ */
+#include "mirror.h"
+
+#include <string.h>
+
+#include "pixels.h"
+
+void mirror_init(Mirror *mirror, uint32_t width, uint32_t height)
+{
+    *mirror = (Mirror){.width = width, .height = height};
+    mirror->stride = ((size_t)width * 4 + 63u) & ~(size_t)63u;
+    mirror->pixels = g_malloc0(mirror->stride * height);
+    mirror->columns = (width + CELL - 1) / CELL;
+    mirror->rows = (height + CELL - 1) / CELL;
+    size_t n = (size_t)mirror->columns * mirror->rows;
+    mirror->known = g_malloc0(n);
+    mirror->valid = g_malloc0(n);
+    mirror->damaged = g_malloc0(n);
+    mirror->changed_ms = g_new0(uint32_t, n);
+    mirror->boxes = g_new0(CellBox, n);
+}
+
+void mirror_clear(Mirror *mirror)
+{
+    g_free(mirror->pixels);
+    g_free(mirror->known);
+    g_free(mirror->valid);
+    g_free(mirror->damaged);
+    g_free(mirror->changed_ms);
+    g_free(mirror->boxes);
+    memset(mirror, 0, sizeof(*mirror));
+}
+
+void mirror_forget(Mirror *mirror)
+{
+    memset(mirror->known, 0, (size_t)mirror->columns * mirror->rows);
+}
+
+static CellBox compare_cell(const Mirror *mirror, const Frame *frame, uint32_t column, uint32_t row)
+{
+    const int32_t x = (int32_t)(column * CELL), y = (int32_t)(row * CELL);
+    const int32_t w = cell_width(mirror, column), h = cell_height(mirror, row);
+    uint32_t columns = 0;
+    int32_t first = -1, last = -1;
+
+    if (!mirror->known[(size_t)row * mirror->columns + column])
+        return (CellBox){0, 0, (uint8_t)w, (uint8_t)h};
+    for (int32_t i = 0; i < h; i++) {
+        uint32_t mask =
+            pixels_difference(mirror_at(mirror, x, y + i), frame_at(frame, x, y + i), (unsigned)w);
+        if (mask == 0)
+            continue;
+        columns |= mask;
+        last = i;
+        if (first < 0)
+            first = i;
+    }
+    if (first < 0)
+        return (CellBox){0};
+    return (CellBox){(uint8_t)__builtin_ctz(columns), (uint8_t)first,
+                     (uint8_t)(32 - __builtin_clz(columns)), (uint8_t)(last + 1)};
+}
+
+static void compare_area(Mirror *mirror, const Frame *frame, const Rect *area)
+{
+    uint32_t right = (uint32_t)(area->x + area->w - 1) / CELL;
+    uint32_t bottom = (uint32_t)(area->y + area->h - 1) / CELL;
+
+    for (uint32_t row = (uint32_t)area->y / CELL; row <= bottom; row++) {
+        for (uint32_t column = (uint32_t)area->x / CELL; column <= right; column++) {
+            size_t at = (size_t)row * mirror->columns + column;
+            if (!mirror->valid[at])
+                continue;
+            mirror->differing -= mirror->boxes[at].x1 > 0;
+            mirror->boxes[at] = compare_cell(mirror, frame, column, row);
+            mirror->differing += mirror->boxes[at].x1 > 0;
+        }
+    }
+}
+
+void mirror_compare(Mirror *mirror, const Frame *frame)
+{
+    size_t n = (size_t)mirror->columns * mirror->rows;
+
+    g_assert(frame->width == mirror->width && frame->height == mirror->height);
+    memset(mirror->valid, 0, n);
+    memset(mirror->boxes, 0, n * sizeof(mirror->boxes[0]));
+    mirror->differing = 0;
+    for (uint32_t i = 0; i < frame->n_rects; i++) {
+        const Rect *r = &frame->rects[i];
+        uint32_t left = (uint32_t)r->x / CELL, right = (uint32_t)(r->x + r->w - 1) / CELL;
+        for (uint32_t row = (uint32_t)r->y / CELL; row <= (uint32_t)(r->y + r->h - 1) / CELL; row++)
+            memset(mirror->valid + (size_t)row * mirror->columns + left, 1, right - left + 1);
+        compare_area(mirror, frame, r);
+    }
+    for (size_t i = 0; i < n; i++)
+        mirror->damaged[i] = mirror->boxes[i].x1 > 0;
+    mirror->all_known = memchr(mirror->known, 0, n) == NULL;
+}
+
+void mirror_settle(Mirror *mirror, uint32_t now_ms)
+{
+    size_t n = (size_t)mirror->columns * mirror->rows;
+
+    for (size_t i = 0; i < n; i++) {
+        if (mirror->damaged[i])
+            mirror->changed_ms[i] = now_ms;
+    }
+}
+
+void mirror_compare_again(Mirror *mirror, const Frame *frame, const Rect *area)
+{
+    compare_area(mirror, frame, area);
+}
+
+void mirror_draw(Mirror *mirror, const Frame *frame, const Rect *rect)
+{
+    for (int32_t y = rect->y; y < rect->y + rect->h; y++)
+        memcpy(mirror_at(mirror, rect->x, y), frame_at(frame, rect->x, y), (size_t)rect->w * 4);
+
+    /* A cell becomes known when all of it is drawn; boxes of unknown cells are whole cells. */
+    for (uint32_t row = ((uint32_t)rect->y + CELL - 1) / CELL; row < mirror->rows; row++) {
+        if ((int32_t)(row * CELL) + cell_height(mirror, row) > rect->y + rect->h)
+            break;
+        for (uint32_t col = ((uint32_t)rect->x + CELL - 1) / CELL; col < mirror->columns; col++) {
+            if ((int32_t)(col * CELL) + cell_width(mirror, col) > rect->x + rect->w)
+                break;
+            mirror->known[(size_t)row * mirror->columns + col] = 1;
+        }
+    }
+}
+
+void mirror_copy(Mirror *mirror, const Rect *rect, int32_t x, int32_t y)
+{
+    const size_t bytes = (size_t)rect->w * 4;
+
+    for (int32_t i = 0; i < rect->h; i++) {
+        int32_t row = y > rect->y ? rect->h - 1 - i : i; /* downwards: the last row first */
+        memmove(mirror_at(mirror, x, y + row), mirror_at(mirror, rect->x, rect->y + row), bytes);
+    }
+}

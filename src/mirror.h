@@ -1,0 +1,77 @@
+/*
+ * What one client's surface shows, pixel by pixel, and how it differs from what the guest shows.
+ *
+ * Owner: the Encoder of that client, and like it handed from thread to thread, never shared.
+ *
+ * The client draws exactly what it is told, so every PDU that is sent to it is played on the
+ * Mirror as well (a copy of a copy that went wrong included). Whatever then differs from the frame
+ * is sent; no planner has to be right for the picture to be right.
+ */
+#ifndef QRDP_MIRROR_H
+#define QRDP_MIRROR_H
+
+#include "framebuffer.h"
+
+/** Differences are kept for cells of this many pixels a side; a divisor of FRAMEBUFFER_TILE. */
+#define CELL 16u
+
+/** The extent of what differs in a cell, relative to the cell; x1 == 0: nothing does. */
+typedef struct CellBox {
+    uint8_t x0, y0, x1, y1;
+} CellBox;
+
+typedef struct Mirror {
+    uint32_t width, height;
+    size_t stride;
+    uint8_t *pixels;        /* B, G, R, X */
+    uint32_t columns, rows; /* of cells */
+    uint8_t *known;         /* per cell: the client shows .pixels there */
+    uint32_t *changed_ms;   /* per cell: when it last differed before this frame; wraps */
+
+    /* From mirror_compare() on, about the frame at hand. */
+    uint8_t *valid;     /* per cell: the frame has its pixels */
+    uint8_t *damaged;   /* per cell: it differed when the frame came */
+    CellBox *boxes;     /* per cell: what differs still */
+    uint32_t differing; /* cells with a box */
+    bool all_known;     /* every cell of the surface is */
+} Mirror;
+
+void mirror_init(Mirror *mirror, uint32_t width, uint32_t height);
+void mirror_clear(Mirror *mirror);
+/** Nothing that the client shows is known any more. */
+void mirror_forget(Mirror *mirror);
+
+/** Finds what differs between @frame (of the mirror's size) and the client's picture. */
+void mirror_compare(Mirror *mirror, const Frame *frame);
+/** The same for the cells of @area that the frame has, after something was drawn there. */
+void mirror_compare_again(Mirror *mirror, const Frame *frame, const Rect *area);
+
+/** The frame is done with: its damage becomes the past. @now_ms: of a monotonic clock. */
+void mirror_settle(Mirror *mirror, uint32_t now_ms);
+
+/** The client is sent @rect of @frame exactly. */
+void mirror_draw(Mirror *mirror, const Frame *frame, const Rect *rect);
+/** The client copies @rect to @x, @y, as if through a buffer; both are inside. */
+void mirror_copy(Mirror *mirror, const Rect *rect, int32_t x, int32_t y);
+
+static inline uint8_t *mirror_at(const Mirror *mirror, int32_t x, int32_t y)
+{
+    return mirror->pixels + (size_t)y * mirror->stride + (size_t)x * 4;
+}
+
+static inline const uint8_t *frame_at(const Frame *frame, int32_t x, int32_t y)
+{
+    return frame->pixels + (size_t)y * frame->stride + (size_t)x * 4;
+}
+
+static inline int32_t cell_width(const Mirror *mirror, uint32_t column)
+{
+    return (int32_t)MIN(CELL, mirror->width - column * CELL);
+}
+
+static inline int32_t cell_height(const Mirror *mirror, uint32_t row)
+{
+    return (int32_t)MIN(CELL, mirror->height - row * CELL);
+}
+
+#endif

@@ -1,0 +1,394 @@
+/*
+ * Whole sessions of the GFX encoder: a screen changes as screens do, frames with the damage that
+ * QEMU would report go through the encoder, and after each one a client with FreeRDP's decoders
+ * must show that screen, pixel by pixel. What something may cost in bytes is held too: that it is
+ * cheap is the point of half of this code.
+ */
+#include <glib.h>
+#include <string.h>
+
+#include "encoder.h"
+#include "frame.h"
+#include "gfx.h"
+#include "gfx_pdu.h"
+#include "gfx_player.h"
+
+#define SURFACE 7
+#define WIDTH 700u
+#define HEIGHT 420u
+#define STEP_MS 33
+
+typedef struct Session {
+    uint32_t screen[HEIGHT][WIDTH], shown[HEIGHT][WIDTH]; /* X bytes are rubbish */
+    FramePool *pool;
+    Encoder *encoder;
+    GfxPlayer *player;
+    uint32_t seed;
+    int64_t now_ms;
+    bool first;
+} Session;
+
+static Session *session_new(void)
+{
+    const EncoderParams params = {.path = ENCODER_GFX, .bpp = 32};
+    Session *s = g_new0(Session, 1);
+
+    s->pool = frame_pool_new();
+    s->encoder = encoder_new(&params);
+    s->player = gfx_player_new();
+    s->seed = 1;
+    s->now_ms = 1000;
+    s->first = true;
+    gfx_player_surface(s->player, SURFACE, WIDTH, HEIGHT);
+    return s;
+}
+
+static void session_free(Session *s)
+{
+    encoder_free(s->encoder);
+    gfx_player_free(s->player);
+    frame_pool_unref(s->pool);
+    g_free(s);
+}
+
+static uint32_t random_bits(Session *s)
+{
+    s->seed = s->seed * 1664525u + 1013904223u;
+    return s->seed >> 8;
+}
+
+static bool tile_changed(const Session *s, uint32_t x, uint32_t y)
+{
+    for (uint32_t i = y; i < MIN(y + 64, HEIGHT); i++) {
+        if (memcmp(&s->screen[i][x], &s->shown[i][x], (MIN(x + 64, WIDTH) - x) * 4) != 0)
+            return true;
+    }
+    return false;
+}
+
+/* The tiles that changed, each a rectangle, as the framebuffer hands them out. */
+static Frame *take_frame(Session *s)
+{
+    Frame *frame = frame_new(s->pool, WIDTH, HEIGHT, 1);
+    GArray *rects = g_array_new(FALSE, FALSE, sizeof(Rect));
+
+    for (uint32_t y = 0; y < HEIGHT; y += 64) {
+        for (uint32_t x = 0; x < WIDTH; x += 64) {
+            Rect r = {(int32_t)x, (int32_t)y, (int32_t)MIN(64, WIDTH - x),
+                      (int32_t)MIN(64, HEIGHT - y)};
+            if (s->first || tile_changed(s, x, y))
+                g_array_append_val(rects, r);
+        }
+    }
+    s->first = false;
+    uint32_t n = rects->len;
+    frame_set_rects(frame, (Rect *)(void *)g_array_free(rects, FALSE), n);
+    memset(frame->pixels, 0xAB, (size_t)frame->stride * HEIGHT); /* what is not in a rectangle */
+    for (uint32_t i = 0; i < n; i++) {
+        const Rect *r = &frame->rects[i];
+        for (int32_t y = r->y; y < r->y + r->h; y++)
+            memcpy(frame->pixels + (size_t)y * frame->stride + r->x * 4, &s->screen[y][r->x],
+                   (size_t)r->w * 4);
+    }
+    frame->captured_us = s->now_ms * 1000;
+    memcpy(s->shown, s->screen, sizeof(s->screen));
+    return frame;
+}
+
+static void assert_shown(const Session *s)
+{
+    const uint8_t *pixels = gfx_player_pixels(s->player, SURFACE);
+
+    for (uint32_t y = 0; y < HEIGHT; y++) {
+        for (uint32_t x = 0; x < WIDTH; x++) {
+            const uint8_t *got = pixels + ((size_t)y * WIDTH + x) * 4;
+            uint32_t want = s->screen[y][x] & 0xFFFFFF;
+            uint32_t have = (uint32_t)got[0] | (uint32_t)got[1] << 8 | (uint32_t)got[2] << 16;
+            if (want != have)
+                g_error("at %u,%u: %06x for %06x", x, y, have, want);
+        }
+    }
+}
+
+/* Shows the screen; returns the bytes it took. */
+static size_t show(Session *s)
+{
+    Frame *frame = take_frame(s);
+    EncodedFrame *encoded = encoder_encode(s->encoder, frame, SURFACE, false);
+
+    g_assert_nonnull(encoded);
+    gfx_player_play(s->player, encoded->bytes.data, encoded->bytes.len, ENCODER_MAX_PDU);
+    assert_shown(s);
+    size_t bytes = encoded->bytes.len;
+    encoded_frame_free(encoded);
+    frame_unref(frame);
+    s->now_ms += STEP_MS;
+    return bytes;
+}
+
+/* ---- painting ---- */
+
+static void put(Session *s, int32_t x, int32_t y, uint32_t colour)
+{
+    if (x >= 0 && y >= 0 && x < (int32_t)WIDTH && y < (int32_t)HEIGHT)
+        s->screen[y][x] = colour | (random_bits(s) & 0xFF) << 24;
+}
+
+static void fill(Session *s, int32_t x, int32_t y, int32_t w, int32_t h, uint32_t colour)
+{
+    for (int32_t i = 0; i < h; i++) {
+        for (int32_t j = 0; j < w; j++)
+            put(s, x + j, y + i, colour);
+    }
+}
+
+/* A glyph of 8x16, always the same for the same letter; letter 0 is blank. */
+static void glyph(Session *s, int32_t x, int32_t y, uint32_t letter, uint32_t colour)
+{
+    uint32_t bits = letter * 2654435761u;
+
+    for (int32_t i = 0; i < 16; i++) {
+        bits = bits * 1664525u + 1013904223u;
+        for (int32_t j = 0; j < 8; j++)
+            put(s, x + j, y + i,
+                letter && i > 2 && i < 14 && j < 7 && (bits >> (10 + j)) & 1 ? colour : 0x102030);
+    }
+}
+
+static void text_line(Session *s, int32_t x, int32_t y, uint32_t columns, uint32_t number)
+{
+    uint32_t letters = number * 40503u + 7;
+    uint32_t length = columns / 2 + letters % (columns / 2);
+
+    for (uint32_t i = 0; i < columns; i++) {
+        letters = letters * 1103515245u + 12345u;
+        glyph(s, x + (int32_t)i * 8, y, i < length ? 1 + (letters >> 16) % 60 : 0,
+              number % 7 == 3 ? 0xFF5555 : 0xC0C0C0);
+    }
+}
+
+static uint32_t photo(uint32_t x, uint32_t y)
+{
+    uint32_t n = (x * 374761393u + y * 668265263u) * 1274126177u;
+
+    return ((x / 3 + (n >> 30)) & 255) | ((y / 2 + (n >> 27 & 3)) & 255) << 8 |
+           (((x + y) / 5 + (n >> 24 & 3)) & 255) << 16;
+}
+
+static void photo_rect(Session *s, int32_t x, int32_t y, int32_t w, int32_t h)
+{
+    for (int32_t i = MAX(y, 0); i < MIN(y + h, (int32_t)HEIGHT); i++) {
+        for (int32_t j = MAX(x, 0); j < MIN(x + w, (int32_t)WIDTH); j++)
+            put(s, j, i, photo((uint32_t)j, (uint32_t)i));
+    }
+}
+
+static void page(Session *s, uint32_t first_line)
+{
+    for (uint32_t i = 0; i * 16 < HEIGHT; i++)
+        text_line(s, 0, (int32_t)(i * 16), WIDTH / 8, first_line + i);
+}
+
+static void window(Session *s, int32_t x, int32_t y)
+{
+    fill(s, x, y, 300, 200, 0x808080);
+    fill(s, x + 2, y + 2, 296, 18, 0x0000A0);
+    fill(s, x + 2, y + 20, 296, 178, 0x102030);
+    for (uint32_t i = 0; i < 10; i++)
+        text_line(s, x + 6, y + 24 + (int32_t)i * 16, 36, 90 + i);
+}
+
+/* ---- scenes ---- */
+
+static void test_scroll(void)
+{
+    Session *s = session_new();
+    size_t most = 0;
+    unsigned copies;
+
+    page(s, 0);
+    size_t whole = show(s);
+    for (uint32_t i = 1; i <= 20; i++) {
+        page(s, i * 3);
+        copies = gfx_player_count(s->player, GFX_SURFACETOSURFACE);
+        size_t bytes = show(s);
+        most = MAX(most, i > 2 ? bytes : 0);
+        g_assert_cmpuint(gfx_player_count(s->player, GFX_SURFACETOSURFACE) - copies, >=, 1);
+    }
+    g_test_message("page %zu bytes, three new lines %zu", whole, most);
+    g_assert_cmpuint(most * 4, <, whole);
+
+    /* back by one line, and by an odd number of pixels, as a browser does */
+    page(s, 59);
+    g_assert_cmpuint(show(s) * 4, <, whole);
+    memmove(s->screen[0], s->screen[37], sizeof(s->screen[0]) * (HEIGHT - 37));
+    g_assert_cmpuint(show(s) * 4, <, whole);
+    session_free(s);
+}
+
+static void test_window(void)
+{
+    Session *s = session_new();
+    size_t most = 0, sum = 0;
+    int32_t x = 20, y = 30;
+
+    photo_rect(s, 0, 0, WIDTH, HEIGHT);
+    size_t whole = show(s);
+    s->now_ms += 1000;
+    window(s, x, y);
+    show(s);
+    s->now_ms += 1000;
+    for (unsigned i = 0; i < 40; i++) {
+        int32_t dx = i < 20 ? 7 : -5, dy = i % 10 < 5 ? 3 : -2;
+        photo_rect(s, x, y, 300, 200);
+        x += dx;
+        y += dy;
+        window(s, x, y);
+        size_t bytes = show(s);
+        most = MAX(most, bytes);
+        sum += bytes;
+    }
+    g_test_message("photograph %zu bytes, a step of the window %zu on average, %zu at most", whole,
+                   sum / 40, most);
+    g_assert_cmpuint(sum / 40, <, 600);
+    session_free(s);
+}
+
+/* A window that rests on its way takes with it what it covers. */
+static void test_window_rests(void)
+{
+    Session *s = session_new();
+    int32_t x = 100, y = 50;
+
+    photo_rect(s, 0, 0, WIDTH, HEIGHT);
+    show(s);
+    s->now_ms += 1000;
+    window(s, x, y);
+    show(s);
+    for (unsigned i = 0; i < 12; i++) {
+        s->now_ms += 2000;
+        photo_rect(s, x, y, 300, 200);
+        x += 9;
+        y += 4;
+        window(s, x, y);
+        g_assert_cmpuint(show(s), <, 900);
+    }
+    session_free(s);
+}
+
+static void test_alternating(void)
+{
+    Session *s = session_new();
+    size_t bytes = 0;
+
+    for (unsigned i = 0; i < 8; i++) {
+        if (i % 2)
+            photo_rect(s, 0, 0, WIDTH, HEIGHT);
+        else
+            page(s, 5);
+        bytes = show(s);
+        s->now_ms += 1000;
+        if (i >= 3)
+            g_assert_cmpuint(bytes, <, 200);
+    }
+    session_free(s);
+}
+
+static void test_typing(void)
+{
+    Session *s = session_new();
+
+    page(s, 0);
+    fill(s, 0, 200, WIDTH, 16, 0x102030);
+    show(s);
+    for (uint32_t i = 0; i < 60; i++) {
+        glyph(s, (int32_t)i * 8, 200, 1 + i % 40, 0xC0C0C0);
+        fill(s, (int32_t)i * 8 + 8, 212, 8, 3, 0xC0C0C0);
+        size_t bytes = show(s);
+        g_assert_cmpuint(bytes, <, 330);
+    }
+    g_assert_cmpuint(show(s), ==, 0); /* nothing changed */
+    session_free(s);
+}
+
+/* Everything at once, at random places. */
+static void test_random(void)
+{
+    Session *s = session_new();
+
+    photo_rect(s, 0, 0, WIDTH, HEIGHT);
+    for (unsigned i = 0; i < 150; i++) {
+        int32_t x = (int32_t)(random_bits(s) % WIDTH) - 50,
+                y = (int32_t)(random_bits(s) % HEIGHT) - 50;
+        int32_t w = 1 + (int32_t)(random_bits(s) % 200), h = 1 + (int32_t)(random_bits(s) % 150);
+        switch (random_bits(s) % 8) {
+        case 0:
+            photo_rect(s, x, y, w, h);
+            break;
+        case 1:
+            fill(s, x, y, w, h, random_bits(s) & 0xFFFFFF);
+            break;
+        case 2:
+            window(s, x, y);
+            break;
+        case 3:
+            for (int32_t j = 0; j < 8; j++)
+                text_line(s, x, y + j * 16, 20, random_bits(s) % 100);
+            break;
+        case 4: /* scroll some rows */
+            y = MAX(y, 0);
+            h = MIN(h, (int32_t)HEIGHT - y - 20);
+            if (h > 0)
+                memmove(s->screen[y], s->screen[y + 1 + i % 19], sizeof(s->screen[0]) * (size_t)h);
+            break;
+        case 5: /* noise */
+            for (int32_t j = 0; j < h; j++) {
+                for (int32_t k = 0; k < w; k++)
+                    put(s, x + k, y + j, random_bits(s));
+            }
+            break;
+        case 6:
+            s->now_ms += 500;
+            break;
+        default: /* sideways */
+            for (uint32_t j = 0; j < HEIGHT; j++)
+                memmove(&s->screen[j][13], &s->screen[j][0], (WIDTH - 13) * 4);
+            break;
+        }
+        show(s);
+    }
+    session_free(s);
+}
+
+static void test_blank(void)
+{
+    Session *s = session_new();
+
+    page(s, 0);
+    show(s);
+    Frame *frame = frame_new(s->pool, WIDTH, HEIGHT, 1);
+    frame->blank = true;
+    EncodedFrame *encoded = encoder_encode(s->encoder, frame, SURFACE, false);
+    gfx_player_play(s->player, encoded->bytes.data, encoded->bytes.len, ENCODER_MAX_PDU);
+    encoded_frame_free(encoded);
+    frame_unref(frame);
+    memset(s->screen, 0, sizeof(s->screen));
+    assert_shown(s);
+    s->first = true;
+    page(s, 0);
+    show(s);
+    session_free(s);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/encoder-gfx/scroll", test_scroll);
+    g_test_add_func("/encoder-gfx/window", test_window);
+    g_test_add_func("/encoder-gfx/window-rests", test_window_rests);
+    g_test_add_func("/encoder-gfx/alternating", test_alternating);
+    g_test_add_func("/encoder-gfx/typing", test_typing);
+    g_test_add_func("/encoder-gfx/random", test_random);
+    g_test_add_func("/encoder-gfx/blank", test_blank);
+    return g_test_run();
+}
