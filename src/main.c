@@ -33,9 +33,11 @@
 #include "sandbox.h"
 #include "server.h"
 #include "status_client.h"
+#include "video.h"
 
 #define SUBJECT "main"
 #define HOST_USB_DIR "/dev/bus/usb"
+#define GPU_DIR "/dev/dri"
 #define EXIT_USAGE 2
 #define ATTACH_PAUSE_MS 250
 #define CHILD_LINGER_MS 2000
@@ -227,8 +229,22 @@ static void allow_host_usb(const App *app)
         sandbox_allow_read(described[i]);
 }
 
+/* A GPU that encodes video. */
+static void allow_gpu(void)
+{
+    static const char *const paths[] = {"/sys/dev/char", "/sys/devices", "/sys/class/drm",
+                                        "/usr/share/drirc.d"};
+
+    if (!video_needs_gpu())
+        return;
+    sandbox_allow_devices(GPU_DIR);
+    for (size_t i = 0; i < G_N_ELEMENTS(paths); i++)
+        sandbox_allow_read(paths[i]);
+}
+
 static void confine(App *app)
 {
+    video_load(is_confined(app)); /* first: it opens what later cannot be opened */
     if (!is_confined(app)) {
         app->config->host_usb = true;
         sandbox_off(app->config->sandbox ? "this build has sanitizers in it" : "--sandbox=off");
@@ -253,6 +269,7 @@ static void confine(App *app)
     allow_certificate(app);
     allow_listening(app);
     allow_host_usb(app);
+    allow_gpu();
     sandbox_confine();
 }
 
@@ -262,6 +279,7 @@ static void filter(App *app)
         .child = app->run ? run_pid(app->run) : 0,
         .connect = app->config->mode != CONFIG_BUS,
         .devices = app->config->host_usb,
+        .gpu = video_needs_gpu(),
         .write_files = app->config->mode == CONFIG_BUS && app->config->auth_file,
     };
     if (is_confined(app))

@@ -54,7 +54,8 @@ typedef struct SandboxCalls {
     pid_t child;      /* the one process that may be signalled; 0: none */
     bool connect;     /* unix sockets may still be connected: QMP */
     bool write_files; /* where sandbox_confine() allowed it */
-    bool devices;     /* ioctls of any kind, netlink: libusb */
+    bool devices;     /* ioctls of USB devices, netlink: libusb */
+    bool gpu;         /* ioctls of /dev/dri */
 } SandboxCalls;
 
 /** Filters the system calls of all threads from now on. A second call can only narrow. */

@@ -343,7 +343,7 @@ static void add_opening(Build *b, const SandboxCalls *calls)
         if (calls->write_files)
             add(b, SCMP_ACT_ALLOW, opens[i].name, 0, NULL);
         else
-            add_open(b, opens[i].name, opens[i].flags, calls->devices);
+            add_open(b, opens[i].name, opens[i].flags, calls->devices || calls->gpu);
     }
     /* g_file_set_contents() */
     for (size_t i = 0; calls->write_files && i < 2; i++)
@@ -411,6 +411,8 @@ static void add_ioctls(Build *b, const SandboxCalls *calls)
                                             SIOCOUTQ, TCGETS,  TIOCGWINSZ};
     if (calls->devices) /* usbfs: those of type 'U' */
         allow_if(b, "ioctl", masked(1, 0xff00, 'U' << 8));
+    if (calls->gpu) /* DRM: those of type 'd' */
+        allow_if(b, "ioctl", masked(1, 0xff00, 'd' << 8));
     for (size_t i = 0; i < G_N_ELEMENTS(requests); i++)
         allow_if(b, "ioctl", equal(1, requests[i]));
 }

@@ -6,6 +6,7 @@
 
 #include "sandbox.h"
 #include "server_priv.h"
+#include "video.h"
 
 #define MAX_USB_ROWS 128u
 
@@ -242,6 +243,7 @@ static char *status_json(Server *server)
     json_builder_begin_object(b);
     set_string(b, "version", QRDP_VERSION);
     set_string(b, "sandbox", sandbox_text());
+    set_string(b, "h264", video_text());
     json_vm(server, b);
     json_builder_set_member_name(b, "listening");
     json_builder_begin_array(b);
@@ -359,6 +361,7 @@ char *server_status(Server *server, bool json)
     for (unsigned i = 0; server_address(server, i); i++)
         g_string_append_printf(out, "listening: %s\n", server_address(server, i));
     g_string_append_printf(out, "sandbox:   %s\n", sandbox_text());
+    g_string_append_printf(out, "H.264:     %s\n", video_text());
     text_peers(server, out);
     text_usb(server, out);
     return g_string_free(out, FALSE);

@@ -1,0 +1,264 @@
+/*
+ * Theory of operation. The module says which kinds of codec it knows, best first; the trial says
+ * which of them work and what they cost. A stream gets the first kind that works and whose cost for
+ * its size keeps to FRAME_BUDGET_US, else the cheapest. A kind that fails later is not used again
+ * by anybody: the next stream gets the next kind, and in the end there is none.
+ *
+ * The planes live as long as the encoder, so only what changed is converted. The client is told to
+ * paint that only; its decoder has all of the picture.
+ */
+#include "video.h"
+
+#include <dlfcn.h>
+#include <glib.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "video_convert.h"
+#include "video_rate.h"
+#include "video_trial.h"
+
+#define SUBJECT "H.264"
+#define MODULE "qrdp-h264.so"
+/* Processor time of a picture that is well spent on a better one. In the trial: its picture
+ * takes 1.6 times what textured video does, so this is half of the time there is at 30 pictures a
+ * second. */
+#define FRAME_BUDGET_US 24000.0
+
+static const VideoBackend *backend; /* NULL: none; with all below constant once loaded */
+static VideoTrial trials[VIDEO_MAX_CODECS];
+static gint failed[VIDEO_MAX_CODECS]; /* atomic */
+static char *text;
+
+struct VideoEncoder {
+    unsigned kind;
+    VideoCodec *codec;
+    uint32_t width, height;
+    VideoPlanes planes;
+    VideoRate rate;
+    bool started, broken;
+};
+
+/* --- loading --- */
+
+/* Beside the program, which is where a build tree has it, or where it is installed. */
+static void *open_module(char **why)
+{
+    const char *named = g_getenv("QRDP_MODULE_DIR");
+    g_autofree char *program = g_file_read_link("/proc/self/exe", NULL);
+    g_autofree char *beside = program ? g_path_get_dirname(program) : NULL;
+    const char *folders[] = {named, beside, QRDP_MODULE_DIR};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(folders); i++) {
+        if (!folders[i])
+            continue;
+        g_autofree char *path = g_build_filename(folders[i], MODULE, NULL);
+        if (!g_file_test(path, G_FILE_TEST_EXISTS))
+            continue;
+        void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        if (!module)
+            *why = g_strdup_printf("%s; install libavcodec", dlerror());
+        return module;
+    }
+    *why = g_strdup_printf("%s is not in %s: build qrdp with libavcodec-dev installed", MODULE,
+                           QRDP_MODULE_DIR);
+    return NULL;
+}
+
+static const VideoBackend *find_backend(char **why)
+{
+    void *module = open_module(why);
+    VideoBackendGet get = NULL;
+
+    if (!module)
+        return NULL;
+    *(void **)&get = dlsym(module, QRDP_VIDEO_BACKEND);
+    const VideoBackend *found = get ? get() : NULL;
+    if (!found || found->abi != VIDEO_BACKEND_ABI || found->n_kinds > VIDEO_MAX_CODECS) {
+        *why = g_strdup(MODULE " belongs to another version of qrdp");
+        return NULL;
+    }
+    return found;
+}
+
+static void describe(void)
+{
+    GString *found = g_string_new(NULL);
+
+    for (unsigned i = 0; i < backend->n_kinds; i++) {
+        if (trials[i].works)
+            g_string_append_printf(found, "%s%s (%.1f ms per megapixel)", found->len ? ", " : "",
+                                   backend->kinds[i].name, trials[i].cpu_us_per_kpixel);
+        else
+            log_debug(SUBJECT, "%s: %s", backend->kinds[i].name, trials[i].why);
+    }
+    text = g_string_free(found, FALSE);
+}
+
+void video_load(bool sandbox)
+{
+    g_autofree char *why = NULL;
+
+    g_return_if_fail(!text);
+    backend = find_backend(&why);
+    if (backend) {
+        video_trial(backend, sandbox, trials);
+        describe();
+        if (!*text) {
+            backend = NULL;
+            why = g_strdup("no encoder works: install libx264 and a libavcodec that uses it");
+        }
+    }
+    if (!backend) {
+        g_free(text);
+        text = g_strdup_printf("none (%s)", why);
+    }
+    log_info(SUBJECT, "%s", text);
+}
+
+bool video_available(void)
+{
+    for (unsigned i = 0; backend && i < backend->n_kinds; i++)
+        if (trials[i].works && !g_atomic_int_get(&failed[i]))
+            return true;
+    return false;
+}
+
+bool video_needs_gpu(void)
+{
+    for (unsigned i = 0; backend && i < backend->n_kinds; i++)
+        if (trials[i].works && backend->kinds[i].gpu)
+            return true;
+    return false;
+}
+
+const char *video_text(void)
+{
+    return text ? text : "none";
+}
+
+/* --- one stream --- */
+
+static uint32_t up16(uint32_t n)
+{
+    return (n + 15) & ~15u;
+}
+
+/* The kind for pictures of that many pixels, -1: none. */
+static int choose_kind(double pixels)
+{
+    int cheapest = -1;
+
+    for (unsigned i = 0; backend && i < backend->n_kinds; i++) {
+        if (!trials[i].works || g_atomic_int_get(&failed[i]))
+            continue;
+        if (trials[i].cpu_us_per_kpixel * pixels / 1000 <= FRAME_BUDGET_US)
+            return (int)i;
+        if (cheapest < 0 || trials[i].cpu_us_per_kpixel < trials[cheapest].cpu_us_per_kpixel)
+            cheapest = (int)i;
+    }
+    return cheapest;
+}
+
+static void give_up_kind(unsigned kind, const char *why)
+{
+    if (g_atomic_int_compare_and_exchange(&failed[kind], 0, 1))
+        log_warning(SUBJECT, "%s is not used any more: %s", backend->kinds[kind].name, why);
+}
+
+VideoEncoder *video_encoder_new(uint32_t width, uint32_t height)
+{
+    uint32_t w = up16(width), h = up16(height);
+    char why[128] = "";
+    int kind;
+
+    if (width < 1 || height < 1 || width > VIDEO_MAX_SIDE || height > VIDEO_MAX_SIDE)
+        return NULL;
+    while ((kind = choose_kind((double)w * h)) >= 0) {
+        VideoCodec *codec = backend->open((unsigned)kind, w, h, VIDEO_GOOD_QP, why, sizeof(why));
+        if (codec) {
+            VideoEncoder *encoder = g_new0(VideoEncoder, 1);
+            encoder->kind = (unsigned)kind;
+            encoder->codec = codec;
+            encoder->width = width;
+            encoder->height = height;
+            video_planes_init(&encoder->planes, w, h);
+            video_rate_init(&encoder->rate, w, h);
+            log_debug(SUBJECT, "%ux%u with %s", width, height, backend->kinds[kind].name);
+            return encoder;
+        }
+        give_up_kind((unsigned)kind, why);
+    }
+    return NULL;
+}
+
+void video_encoder_free(VideoEncoder *encoder)
+{
+    if (!encoder)
+        return;
+    backend->close(encoder->codec);
+    video_planes_clear(&encoder->planes);
+    g_free(encoder);
+}
+
+/* RFX_AVC420_BITMAP_STREAM (2.2.4.4): RFX_AVC420_METABLOCK and the access unit. The same quantiser
+ * holds for every rectangle; its quality is said as FreeRDP's and others' servers do. */
+static void write_stream(Writer *out, const VideoPicture *picture, const VideoCoded *coded)
+{
+    writer_u32(out, picture->n_rects);
+    for (unsigned i = 0; i < picture->n_rects; i++) {
+        writer_u16(out, picture->rects[i].left);
+        writer_u16(out, picture->rects[i].top);
+        writer_u16(out, picture->rects[i].right);
+        writer_u16(out, picture->rects[i].bottom);
+    }
+    for (unsigned i = 0; i < picture->n_rects; i++) {
+        writer_u8(out, (uint8_t)coded->qp); /* r and p are 0: not progressive */
+        writer_u8(out, (uint8_t)(100 - coded->qp));
+    }
+    writer_bytes(out, coded->data, coded->len);
+}
+
+static void convert(VideoEncoder *encoder, const VideoPicture *picture)
+{
+    for (unsigned i = 0; i < picture->n_rects; i++)
+        video_convert(&encoder->planes, picture->bgrx, picture->stride, encoder->width,
+                      encoder->height, &picture->rects[i]);
+}
+
+bool video_encode(VideoEncoder *encoder, const VideoPicture *picture, const VideoWant *want,
+                  Writer *out, VideoInfo *info)
+{
+    bool key = want->key || !encoder->started;
+    double best = fmin(fmax(want->qp, VIDEO_MIN_QP), VIDEO_MAX_QP);
+    double qp = video_rate_next(&encoder->rate, key, best, want->frame_bytes);
+    VideoCoded coded = {0};
+    char why[128] = "";
+    size_t start = out->len;
+
+    g_assert(picture->n_rects >= 1 && picture->n_rects <= VIDEO_MAX_RECTS);
+    if (encoder->broken)
+        return false;
+    convert(encoder, picture);
+    if (!backend->encode(encoder->codec, &encoder->planes, qp, key, &coded, why, sizeof(why)) ||
+        coded.len == 0) {
+        encoder->broken = true;
+        give_up_kind(encoder->kind, *why ? why : "it gave nothing");
+        return false;
+    }
+    encoder->started = true;
+    video_rate_coded(&encoder->rate, coded.key, qp, (uint32_t)coded.len, want->frame_bytes);
+    write_stream(out, picture, &coded);
+    if (!writer_ok(out)) {
+        out->len = start;
+        encoder->broken = true; /* the client's decoder will lack this picture */
+        return false;
+    }
+    *info = (VideoInfo){.key = coded.key,
+                        .qp = (uint8_t)coded.qp,
+                        .len = out->len - start,
+                        .codec = backend->kinds[encoder->kind].name};
+    return true;
+}
