@@ -24,8 +24,8 @@
 
 #define VIDEO_MAX_SIDE 4096u  /* pixels; larger pictures are no level of H.264 that clients have */
 #define VIDEO_MAX_RECTS 1024u /* of one picture */
-/** A good picture: what a person does not tell from the original while it moves. */
-#define VIDEO_GOOD_QP 21.0
+/** A good picture, as good as JPEG of quality 80 in 0.3 of its bytes (docs/graphics.md). */
+#define VIDEO_GOOD_QP 22.5
 
 /** Loads the module and tries its codecs, which takes some tenths of a second; logs what was found,
  * or what to install. @sandbox: the process will be confined. Call once. */
