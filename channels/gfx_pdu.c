@@ -138,8 +138,8 @@ void gfx_write_end_frame(Writer *w, uint32_t frame_id)
 }
 
 /* 2.2.2.1 */
-void gfx_write_wire_to_surface_1(Writer *w, uint16_t surface, uint16_t codec, uint8_t pixel_format,
-                                 const GfxRect *rect, const uint8_t *bitmap, uint32_t len)
+size_t gfx_begin_wire_to_surface_1(Writer *w, uint16_t surface, uint16_t codec,
+                                   uint8_t pixel_format, const GfxRect *rect)
 {
     size_t at = begin(w, GFX_WIRETOSURFACE_1);
 
@@ -147,9 +147,25 @@ void gfx_write_wire_to_surface_1(Writer *w, uint16_t surface, uint16_t codec, ui
     writer_u16(w, codec);
     writer_u8(w, pixel_format);
     write_rect(w, rect);
-    writer_u32(w, len);
+    writer_u32(w, 0);
+    return at;
+}
+
+void gfx_end_wire_to_surface_1(Writer *w, size_t begun)
+{
+    if (writer_ok(w))
+        writer_patch_u32(w, begun + GFX_WIRE_TO_SURFACE_BYTES - 4,
+                         (uint32_t)(w->len - begun - GFX_WIRE_TO_SURFACE_BYTES));
+    end(w, begun);
+}
+
+void gfx_write_wire_to_surface_1(Writer *w, uint16_t surface, uint16_t codec, uint8_t pixel_format,
+                                 const GfxRect *rect, const uint8_t *bitmap, uint32_t len)
+{
+    size_t at = gfx_begin_wire_to_surface_1(w, surface, codec, pixel_format, rect);
+
     writer_bytes(w, bitmap, len);
-    end(w, at);
+    gfx_end_wire_to_surface_1(w, at);
 }
 
 /* 2.2.2.4 */

@@ -100,6 +100,10 @@ void gfx_write_start_frame(Writer *w, uint32_t timestamp, uint32_t frame_id);
 void gfx_write_end_frame(Writer *w, uint32_t frame_id);
 void gfx_write_wire_to_surface_1(Writer *w, uint16_t surface, uint16_t codec, uint8_t pixel_format,
                                  const GfxRect *rect, const uint8_t *bitmap, uint32_t len);
+/** The same around a bitmap that is written in between; returns what the end has to be given. */
+size_t gfx_begin_wire_to_surface_1(Writer *w, uint16_t surface, uint16_t codec,
+                                   uint8_t pixel_format, const GfxRect *rect);
+void gfx_end_wire_to_surface_1(Writer *w, size_t begun);
 /** @bgrx: the colour as bytes B, G, R, X. */
 void gfx_write_solid_fill(Writer *w, uint16_t surface, const uint8_t bgrx[4], const GfxRect *rects,
                           uint16_t n);

@@ -62,8 +62,17 @@ void encoder_free(Encoder *encoder)
     rfx_context_free(encoder->rfx);
     nsc_context_free(encoder->nsc);
     encoder_gfx_clear(encoder);
+    clear_encoder_free(encoder->clear);
     g_free(encoder->scratch);
     g_free(encoder);
+}
+
+void encoder_restart(Encoder *encoder, const EncodedFrame *unsent)
+{
+    if (encoder->params.path != ENCODER_GFX)
+        return;
+    encoder_gfx_restart(encoder);
+    clear_encoder_reset(encoder->clear, unsent ? unsent->clear_streams : 0);
 }
 
 EncodedFrame *encoder_encode(Encoder *encoder, Frame *frame, uint16_t surface, bool lossless)

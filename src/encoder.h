@@ -2,10 +2,10 @@
  * From a Frame to bytes for one client: RDPGFX PDUs, RemoteFX or NSCodec messages, or bitmaps.
  *
  * An Encoder holds the codec contexts of one client and, for GFX, what the client's surface shows:
- * there it is made anew with each surface, and each frame it encodes must be sent. Owner: PeerDisplay, except while a job is out:
- * it moves into the job and comes back with the result, so it needs no lock and there is at most
- * one job per client. Thread: whoever owns it; encoder_submit() and encoder_abandon() are the
- * peer's.
+ * there each frame that it encodes is sent, or encoder_restart() called. Owner: PeerDisplay, except
+ * while a job is out: it moves into the job and comes back with the result, so it needs no lock and
+ * there is at most one job per client. Thread: whoever owns it; encoder_submit() and
+ * encoder_abandon() are the peer's.
  */
 #ifndef QRDP_ENCODER_H
 #define QRDP_ENCODER_H
@@ -46,11 +46,12 @@ typedef struct EncodedPart {
 } EncodedPart;
 
 typedef struct EncodedFrame {
-    EncoderPath path; /* ENCODER_BITMAP if lossless bitmaps were asked for */
-    Frame *frame;     /* what was encoded */
-    uint16_t surface; /* GFX: that the PDUs are for */
-    Writer bytes;     /* GFX: whole PDUs; else the parts' data */
-    GArray *parts;    /* of EncodedPart, legacy paths; else NULL */
+    EncoderPath path;       /* ENCODER_BITMAP if lossless bitmaps were asked for */
+    Frame *frame;           /* what was encoded */
+    uint16_t surface;       /* GFX: that the PDUs are for */
+    Writer bytes;           /* GFX: whole PDUs; else the parts' data */
+    unsigned clear_streams; /* GFX: ClearCodec streams in .bytes */
+    GArray *parts;          /* of EncodedPart, legacy paths; else NULL */
     int64_t encode_us;
 } EncodedFrame;
 void encoded_frame_free(EncodedFrame *encoded);
@@ -62,6 +63,10 @@ Encoder *encoder_new(const EncoderParams *params);
 void encoder_free(Encoder *encoder);
 /** Encodes now, on this thread. @lossless: bitmaps even on a lossy path. NULL: a codec failed. */
 EncodedFrame *encoder_encode(Encoder *encoder, Frame *frame, uint16_t surface, bool lossless);
+
+/** GFX: the client has a new surface, or @unsent (may be NULL), the last frame, will not reach it.
+ * The next frame must be a whole one, of any size. */
+void encoder_restart(Encoder *encoder, const EncodedFrame *unsent);
 
 typedef struct EncoderJob EncoderJob;
 

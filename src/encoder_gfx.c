@@ -29,15 +29,23 @@ bool encoder_gfx_init(Encoder *encoder)
     return encoder_paint_init(encoder);
 }
 
-void encoder_gfx_clear(Encoder *encoder)
+void encoder_gfx_restart(Encoder *encoder)
 {
     GfxState *gfx = &encoder->gfx;
 
     if (gfx->mirror.pixels)
         mirror_clear(&gfx->mirror);
+    g_clear_pointer(&gfx->history, history_free);
+    g_clear_pointer(&gfx->moved, g_free);
+    memset(gfx->layer_made, 0, sizeof(gfx->layer_made));
+}
+
+void encoder_gfx_clear(Encoder *encoder)
+{
+    GfxState *gfx = &encoder->gfx;
+
+    encoder_gfx_restart(encoder);
     motion_free(gfx->motion);
-    history_free(gfx->history);
-    g_free(gfx->moved);
     if (gfx->copies)
         g_array_unref(gfx->copies);
     if (gfx->rects)

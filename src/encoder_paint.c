@@ -1,22 +1,32 @@
 /*
- * Theory of operation. Rectangles are cut into 64x64 tiles. Tiles of one colour become SolidFills:
- * neighbours are joined, one PDU per colour. The others are joined into runs along a row of tiles,
- * and rows of equal extent into blocks, because planar run lengths code against the line above and
- * pay per line and control byte. A block whose planar form passes ENCODER_MAX_PDU is halved until
- * it fits; a single tile always does. Where run lengths fail or make it larger (noise), the three
- * planes go raw.
+ * Theory of operation. Pictures of text and windows go through ClearCodec, which is exact and made
+ * for them; what has no two equal pixels side by side (photographs, noise) goes as raw planes,
+ * which is all an exact codec of RDP can do for it; one colour is a SolidFill.
+ *
+ * Small rectangles are judged whole. Large ones are cut into pieces of TILE pixels a side, counted
+ * from their own corner so that a line of text is not cut in two, and equal neighbours are joined
+ * again. A piece that turns out larger than ENCODER_MAX_PDU is halved until it fits; a single
+ * tile always does.
  */
 #include "encoder_priv.h"
-#include "gfx_pdu.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#include "gfx_pdu.h"
+#include "pixels.h"
 
 /* A block of this many pixels is the most that is tried at once. */
 #define BLOCK_PIXELS (TILE * TILE * 64u)
 #define BLOCK_MAX_ROWS 8
 /* The most that may go raw: what run lengths made larger, and still fits a PDU. */
-#define RAW_PIXELS (ENCODER_MAX_PDU / 3 / TILE * TILE)
+#define RAW_PIXELS ((ENCODER_MAX_PDU - 64) / 3)
+/* Rectangles up to this size are judged as one. */
+#define SMALL_PIXELS (TILE * TILE * 2u)
+/* A piece is a photograph if fewer than one in this many pixels equal their left neighbour. */
+#define PHOTO_EQUAL 4u
+
+typedef enum Class { CLASS_SOLID, CLASS_TEXT, CLASS_PHOTO } Class;
 
 typedef struct Fill {
     uint32_t colour;
@@ -25,51 +35,61 @@ typedef struct Fill {
 
 typedef struct Plan {
     GArray *fills;  /* of Fill */
-    GArray *blocks; /* of Rect */
+    GArray *texts;  /* of Rect */
+    GArray *photos; /* of Rect */
 } Plan;
 
 bool encoder_paint_init(Encoder *encoder)
 {
-    /* width and height only give the largest plane: a run is at most BLOCK_PIXELS whatever shape */
-    encoder->planar =
-        freerdp_bitmap_planar_context_new(PLANAR_FORMAT_HEADER_NA | PLANAR_FORMAT_HEADER_RLE,
-                                          TILE * TILE, BLOCK_PIXELS / TILE / TILE);
     encoder->planar_raw =
-        freerdp_bitmap_planar_context_new(PLANAR_FORMAT_HEADER_NA, TILE, RAW_PIXELS / TILE);
-    if (!encoder->planar || !encoder->planar_raw)
+        freerdp_bitmap_planar_context_new(PLANAR_FORMAT_HEADER_NA, TILE, RAW_PIXELS / TILE + 1);
+    if (!encoder->planar_raw)
         return false;
-    freerdp_planar_topdown_image(encoder->planar, TRUE);
     freerdp_planar_topdown_image(encoder->planar_raw, TRUE);
     encoder->scratch = g_malloc(BLOCK_PIXELS * 4 + 64);
+    encoder->clear = clear_encoder_new();
     return true;
-}
-
-static uint32_t pixel(const uint8_t *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16;
 }
 
 /* True if every pixel of the rectangle has the same colour; the X byte does not count. */
 static bool solid(const Frame *frame, const Rect *rect, uint32_t *colour)
 {
     const uint8_t *first = frame_at(frame, rect->x, rect->y);
-    uint32_t want = pixel(first);
+    uint32_t want = pixel_at(first);
 
     for (int32_t x = 1; x < rect->w; x++) {
-        if (pixel(first + x * 4) != want)
+        if (pixel_at(first + x * 4) != want)
             return false;
     }
     for (int32_t y = 1; y < rect->h; y++) {
-        const uint8_t *row = frame_at(frame, rect->x, rect->y + y);
-        if (memcmp(row, first, (size_t)rect->w * 4) == 0)
-            continue;
-        for (int32_t x = 0; x < rect->w; x++) {
-            if (pixel(row + x * 4) != want)
-                return false;
-        }
+        if (!pixels_equal(frame_at(frame, rect->x, rect->y + y), first, (unsigned)rect->w))
+            return false;
     }
     *colour = want;
     return true;
+}
+
+/* Every second row tells. */
+static bool photo(const Frame *frame, const Rect *rect)
+{
+    uint32_t equal = 0, seen = 0;
+
+    if (rect->w < 8 || rect->h < 8)
+        return false;
+    for (int32_t y = rect->y; y < rect->y + rect->h; y += 2) {
+        const uint8_t *row = frame_at(frame, rect->x, y);
+        for (int32_t x = 1; x < rect->w; x++)
+            equal += pixel_at(row + x * 4) == pixel_at(row + (x - 1) * 4);
+        seen += (uint32_t)rect->w - 1;
+    }
+    return equal * PHOTO_EQUAL < seen;
+}
+
+static Class classify(const Frame *frame, const Rect *rect, uint32_t *colour)
+{
+    if (solid(frame, rect, colour))
+        return CLASS_SOLID;
+    return photo(frame, rect) ? CLASS_PHOTO : CLASS_TEXT;
 }
 
 /* Joins @fill to one that ends where it begins, if that makes a rectangle. */
@@ -90,17 +110,17 @@ static void add_fill(GArray *fills, uint32_t colour, const Rect *rect)
     g_array_append_val(fills, fill);
 }
 
-static void add_tile(GArray *blocks, guint row_start, const Rect *tile)
+static void add_piece(GArray *blocks, guint row_start, const Rect *piece)
 {
     if (blocks->len > row_start) {
         Rect *last = &g_array_index(blocks, Rect, blocks->len - 1);
-        if (last->x + last->w == tile->x &&
-            (uint32_t)(last->w + tile->w) * (uint32_t)tile->h <= BLOCK_PIXELS) {
-            last->w += tile->w;
+        if (last->x + last->w == piece->x &&
+            (uint32_t)(last->w + piece->w) * (uint32_t)piece->h <= BLOCK_PIXELS) {
+            last->w += piece->w;
             return;
         }
     }
-    g_array_append_val(blocks, *tile);
+    g_array_append_val(blocks, *piece);
 }
 
 /* Joins the blocks of the row just finished to blocks above of the same extent. */
@@ -126,25 +146,50 @@ static void join_rows(GArray *blocks, guint rect_start, guint row_start)
     g_array_set_size(blocks, kept);
 }
 
+static void plan_piece(const Frame *frame, const Rect *piece, Plan *plan, guint text_row,
+                       guint photo_row)
+{
+    uint32_t colour = 0;
+
+    switch (classify(frame, piece, &colour)) {
+    case CLASS_SOLID:
+        add_fill(plan->fills, colour, piece);
+        break;
+    case CLASS_TEXT:
+        add_piece(plan->texts, text_row, piece);
+        break;
+    case CLASS_PHOTO:
+        add_piece(plan->photos, photo_row, piece);
+        break;
+    }
+}
+
+/* Where the piece that begins at @at ends: what is left beyond a tile and a half stays whole. */
+static int32_t piece_end(int32_t at, int32_t end)
+{
+    return end - at <= (int32_t)(TILE + TILE / 2) ? end : at + (int32_t)TILE;
+}
+
 static void plan_rect(const Frame *frame, const Rect *rect, Plan *plan)
 {
-    guint rect_start = plan->blocks->len;
+    guint texts = plan->texts->len, photos = plan->photos->len;
 
+    if (rect->w * rect->h <= (int32_t)SMALL_PIXELS) {
+        plan_piece(frame, rect, plan, texts, photos);
+        return;
+    }
     for (int32_t y = rect->y; y < rect->y + rect->h;) {
-        int32_t h = MIN((int32_t)TILE - y % (int32_t)TILE, rect->y + rect->h - y);
-        guint row_start = plan->blocks->len;
+        int32_t bottom = piece_end(y, rect->y + rect->h);
+        guint text_row = plan->texts->len, photo_row = plan->photos->len;
         for (int32_t x = rect->x; x < rect->x + rect->w;) {
-            int32_t w = MIN((int32_t)TILE - x % (int32_t)TILE, rect->x + rect->w - x);
-            Rect tile = {x, y, w, h};
-            uint32_t colour;
-            if (solid(frame, &tile, &colour))
-                add_fill(plan->fills, colour, &tile);
-            else
-                add_tile(plan->blocks, row_start, &tile);
-            x += w;
+            int32_t right = piece_end(x, rect->x + rect->w);
+            Rect piece = {x, y, right - x, bottom - y};
+            plan_piece(frame, &piece, plan, text_row, photo_row);
+            x = right;
         }
-        join_rows(plan->blocks, rect_start, row_start);
-        y += h;
+        join_rows(plan->texts, texts, text_row);
+        join_rows(plan->photos, photos, photo_row);
+        y = bottom;
     }
 }
 
@@ -185,38 +230,75 @@ static void write_fills(EncodedFrame *encoded, GArray *fills)
     g_array_unref(rects);
 }
 
-static bool write_block(Encoder *encoder, EncodedFrame *encoded, const Rect *block)
+static bool divisible(const Rect *block)
+{
+    return block->w > (int32_t)TILE || block->h > (int32_t)TILE;
+}
+
+/* Two halves of a block that is more than a tile, cut between tiles. */
+static void halve(const Rect *block, Rect *a, Rect *b)
+{
+    const int32_t tile = (int32_t)TILE;
+
+    *a = *b = *block;
+    if (block->h > tile) {
+        a->h = (block->h / tile + 1) / 2 * tile;
+        b->y += a->h;
+        b->h -= a->h;
+    } else {
+        a->w = (block->w / tile + 1) / 2 * tile;
+        b->x += a->w;
+        b->w -= a->w;
+    }
+}
+
+static GfxRect gfx_rect(const Rect *r)
+{
+    return (GfxRect){(uint16_t)r->x, (uint16_t)r->y, (uint16_t)(r->x + r->w),
+                     (uint16_t)(r->y + r->h)};
+}
+
+static bool write_photo(Encoder *encoder, EncodedFrame *encoded, const Rect *block)
 {
     const Frame *frame = encoded->frame;
-    const uint8_t *data = frame_at(frame, block->x, block->y);
     uint32_t w = (uint32_t)block->w, h = (uint32_t)block->h, len = 0;
-    GfxRect rect = {(uint16_t)block->x, (uint16_t)block->y, (uint16_t)(block->x + block->w),
-                    (uint16_t)(block->y + block->h)};
-    bool one_tile = w <= TILE && h <= TILE;
-    bool ok = freerdp_bitmap_compress_planar(encoder->planar, data, PIXEL_FORMAT_BGRX32, w, h,
-                                             frame->stride, encoder->scratch, &len) != NULL;
+    GfxRect rect = gfx_rect(block);
 
-    if (!one_tile && (!ok || len > ENCODER_MAX_PDU - GFX_WIRE_TO_SURFACE_BYTES)) {
-        Rect a = *block, b = *block;
-        if (h > TILE) {
-            a.h = (int32_t)((h / TILE + 1) / 2 * TILE);
-            b.y += a.h;
-            b.h -= a.h;
-        } else {
-            a.w = (int32_t)((w / TILE + 1) / 2 * TILE);
-            b.x += a.w;
-            b.w -= a.w;
-        }
-        return write_block(encoder, encoded, &a) && write_block(encoder, encoded, &b);
+    if (w * h > RAW_PIXELS) {
+        Rect a, b;
+        halve(block, &a, &b);
+        return write_photo(encoder, encoded, &a) && write_photo(encoder, encoded, &b);
     }
-    bool raw = !ok || len > w * h * 3 + 2;
-    g_assert(!raw || w * h <= RAW_PIXELS);
-    if (raw && !freerdp_bitmap_compress_planar(encoder->planar_raw, data, PIXEL_FORMAT_BGRX32, w, h,
-                                               frame->stride, encoder->scratch, &len))
+    if (!freerdp_bitmap_compress_planar(encoder->planar_raw, frame_at(frame, block->x, block->y),
+                                        PIXEL_FORMAT_BGRX32, w, h, frame->stride, encoder->scratch,
+                                        &len))
         return false;
     gfx_write_wire_to_surface_1(&encoded->bytes, encoded->surface, GFX_CODEC_PLANAR, GFX_PIXEL_XRGB,
                                 &rect, encoder->scratch, len);
     return true;
+}
+
+static bool write_text(Encoder *encoder, EncodedFrame *encoded, const Rect *block)
+{
+    const Frame *frame = encoded->frame;
+    uint32_t w = (uint32_t)block->w, h = (uint32_t)block->h;
+    size_t limit = MIN((size_t)w * h * 3, ENCODER_MAX_PDU - GFX_WIRE_TO_SURFACE_BYTES);
+    GfxRect rect = gfx_rect(block);
+    size_t at = gfx_begin_wire_to_surface_1(&encoded->bytes, encoded->surface, GFX_CODEC_CLEARCODEC,
+                                            GFX_PIXEL_XRGB, &rect);
+
+    if (clear_encode(encoder->clear, frame_at(frame, block->x, block->y), frame->stride, w, h,
+                     limit, &encoded->bytes) > 0) {
+        gfx_end_wire_to_surface_1(&encoded->bytes, at);
+        encoded->clear_streams++;
+        return true;
+    }
+    writer_truncate(&encoded->bytes, at);
+    if (!divisible(block))
+        return write_photo(encoder, encoded, block);
+    Rect a, b;
+    halve(block, &a, &b);
+    return write_text(encoder, encoded, &a) && write_text(encoder, encoded, &b);
 }
 
 static gint by_size(gconstpointer a, gconstpointer b)
@@ -228,16 +310,20 @@ static gint by_size(gconstpointer a, gconstpointer b)
 
 bool encoder_paint(Encoder *encoder, EncodedFrame *encoded, GArray *rects)
 {
-    Plan plan = {g_array_new(FALSE, FALSE, sizeof(Fill)), g_array_new(FALSE, FALSE, sizeof(Rect))};
+    Plan plan = {g_array_new(FALSE, FALSE, sizeof(Fill)), g_array_new(FALSE, FALSE, sizeof(Rect)),
+                 g_array_new(FALSE, FALSE, sizeof(Rect))};
     bool ok = true;
 
     g_array_sort(rects, by_size);
     for (guint i = 0; i < rects->len; i++)
         plan_rect(encoded->frame, &g_array_index(rects, Rect, i), &plan);
     write_fills(encoded, plan.fills);
-    for (guint i = 0; i < plan.blocks->len && ok; i++)
-        ok = write_block(encoder, encoded, &g_array_index(plan.blocks, Rect, i));
+    for (guint i = 0; i < plan.texts->len && ok; i++)
+        ok = write_text(encoder, encoded, &g_array_index(plan.texts, Rect, i));
+    for (guint i = 0; i < plan.photos->len && ok; i++)
+        ok = write_photo(encoder, encoded, &g_array_index(plan.photos, Rect, i));
     g_array_unref(plan.fills);
-    g_array_unref(plan.blocks);
+    g_array_unref(plan.texts);
+    g_array_unref(plan.photos);
     return ok;
 }

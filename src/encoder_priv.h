@@ -8,6 +8,7 @@
 #include <freerdp/codec/rfx.h>
 #include <freerdp/settings.h>
 
+#include "clearcodec.h"
 #include "encoder.h"
 #include "history.h"
 #include "motion.h"
@@ -20,15 +21,16 @@ typedef struct GfxState {
     Motion *motion;
     History *history;
     bool layer_made[HISTORY_LAYERS];
-    uint8_t *moved;  /* per cell: its content goes elsewhere in this frame */
-    GArray *copies;  /* of HistoryCopy, scratch */
-    GArray *rects;   /* of Rect, scratch */
+    uint8_t *moved; /* per cell: its content goes elsewhere in this frame */
+    GArray *copies; /* of HistoryCopy, scratch */
+    GArray *rects;  /* of Rect, scratch */
 } GfxState;
 
 struct Encoder {
     EncoderParams params;
-    BITMAP_PLANAR_CONTEXT *planar;     /* run-length coded */
-    BITMAP_PLANAR_CONTEXT *planar_raw; /* GFX: for what run lengths make larger */
+    BITMAP_PLANAR_CONTEXT *planar;     /* legacy: run-length coded */
+    BITMAP_PLANAR_CONTEXT *planar_raw; /* GFX: for what nothing makes smaller */
+    ClearEncoder *clear;               /* GFX */
     BITMAP_INTERLEAVED_CONTEXT *interleaved;
     RFX_CONTEXT *rfx;
     NSC_CONTEXT *nsc;
@@ -39,6 +41,7 @@ struct Encoder {
 
 bool encoder_gfx_init(Encoder *encoder);
 void encoder_gfx_clear(Encoder *encoder);
+void encoder_gfx_restart(Encoder *encoder);
 bool encoder_gfx_encode(Encoder *encoder, EncodedFrame *encoded);
 /** Paints @rects of the frame, smallest first, with whatever takes the fewest bytes. */
 bool encoder_paint_init(Encoder *encoder);

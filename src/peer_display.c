@@ -55,6 +55,7 @@ struct PeerDisplay {
     bool asked;       /* want_frame is out */
     Encoder *encoder; /* NULL while a job is out, or before the first frame */
     EncoderJob *job;
+    bool stale;             /* what the job makes is for a surface that is given up */
     uint32_t width, height; /* of the surface, or of the legacy desktop */
     bool refining;          /* the frame asked for is to be lossless */
     int64_t resized_us;
@@ -98,6 +99,7 @@ static void forget_encoder(PeerDisplay *d)
     if (d->job)
         encoder_abandon(d->job);
     d->job = NULL;
+    d->stale = false;
     g_clear_pointer(&d->encoder, encoder_free);
 }
 
@@ -105,7 +107,9 @@ static void forget_encoder(PeerDisplay *d)
 static void start_over(PeerDisplay *d)
 {
     if (d->path == PATH_GFX) {
-        forget_encoder(d);
+        if (d->encoder)
+            encoder_restart(d->encoder, NULL);
+        d->stale = d->job != NULL;
         d->width = d->height = 0;
     }
     show_everything(d);
@@ -325,7 +329,8 @@ static bool fit(PeerDisplay *d, const Frame *frame)
             return true;
         if (!gfx_set_surface(d->gfx, frame->width, frame->height))
             return false;
-        forget_encoder(d);
+        if (d->encoder)
+            encoder_restart(d->encoder, NULL);
         d->width = frame->width;
         d->height = frame->height;
         d->resized_us = g_get_monotonic_time();
@@ -389,10 +394,13 @@ static void on_encoded(void *user, Encoder *encoder, EncodedFrame *encoded)
     d->encode_us += encoded->encode_us;
     log_trace(d->subject, "frame of %u rectangles: %zu bytes, encoded in %" G_GINT64_FORMAT " us",
               encoded->frame->n_rects, encoded->bytes.len, encoded->encode_us);
-    if (send_frame(d, encoded)) {
+    bool stale = d->stale;
+    d->stale = false;
+    if (!stale && send_frame(d, encoded)) {
         d->frames++;
     } else {
         d->dropped++;
+        encoder_restart(encoder, encoded);
         start_over(d);
     }
     encoded_frame_free(encoded);

@@ -218,6 +218,12 @@ void writer_patch_u32(Writer *w, size_t at, uint32_t v)
     patch_le(w, at, v, 4);
 }
 
+void writer_truncate(Writer *w, size_t at)
+{
+    if (at < w->len)
+        w->len = at;
+}
+
 bool writer_ok(const Writer *w)
 {
     return !w->failed;

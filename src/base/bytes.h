@@ -67,6 +67,8 @@ uint8_t *writer_reserve(Writer *w, size_t n);
 /** Overwrites bytes written earlier at offset @at; fails if they were not written yet. */
 void writer_patch_u16(Writer *w, size_t at, uint16_t v);
 void writer_patch_u32(Writer *w, size_t at, uint32_t v);
+/** Takes back all that was written from offset @at on. */
+void writer_truncate(Writer *w, size_t at);
 bool writer_ok(const Writer *w);
 /** Hands the bytes to the caller, who frees them with free(); NULL if the Writer failed. The
  * Writer is empty afterwards and may be used again. */

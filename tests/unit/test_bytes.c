@@ -159,6 +159,22 @@ static void test_patch_needs_written_bytes(void)
     writer_clear(&w);
 }
 
+static void test_truncate(void)
+{
+    Writer w;
+
+    writer_init(&w, 6);
+    writer_u32(&w, 0x04030201);
+    writer_u16(&w, 0x0605);
+    writer_truncate(&w, 8); /* not so much was written */
+    g_assert_cmpuint(w.len, ==, 6);
+    writer_truncate(&w, 3);
+    writer_u8(&w, 9);
+    g_assert_true(writer_ok(&w));
+    g_assert_cmpmem(w.data, w.len, "\1\2\3\t", 4);
+    writer_clear(&w);
+}
+
 static void test_empty_message_is_not_a_failure(void)
 {
     Writer w;
@@ -174,6 +190,7 @@ static void test_empty_message_is_not_a_failure(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/bytes/truncate", test_truncate);
     g_test_add_func("/bytes/reader/both-orders", test_reads_both_orders);
     g_test_add_func("/bytes/reader/sticky", test_reader_failure_is_sticky);
     g_test_add_func("/bytes/reader/no-wrap", test_reader_length_cannot_wrap);

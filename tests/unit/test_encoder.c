@@ -13,7 +13,7 @@
 #include <glib.h>
 #include <string.h>
 
-#include "gfx_pdu.h"
+#include "gfx_player.h"
 
 /* FreeRDP 3.33 deprecates planar_decompress() for one that 3.10 does not have. */
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
@@ -128,70 +128,15 @@ static unsigned difference(const Frame *frame, const uint8_t *canvas)
     return worst;
 }
 
-/* A client's side of RDPGFX, for what we send. */
-
-static void fill(const Frame *frame, uint8_t *canvas, Reader *r)
-{
-    const uint8_t *bgrx = reader_bytes(r, 4);
-    uint16_t n = reader_u16(r);
-
-    for (uint16_t i = 0; i < n; i++) {
-        uint16_t left = reader_u16(r), top = reader_u16(r);
-        uint16_t right = reader_u16(r), bottom = reader_u16(r);
-        g_assert_true(left < right && right <= frame->width);
-        g_assert_true(top < bottom && bottom <= frame->height);
-        for (uint32_t y = top; y < bottom; y++) {
-            for (uint32_t x = left; x < right; x++)
-                memcpy(canvas + ((size_t)y * frame->width + x) * 4, bgrx, 4);
-        }
-    }
-}
-
-static void wire(const Frame *frame, uint8_t *canvas, BITMAP_PLANAR_CONTEXT *planar, Reader *r)
-{
-    uint16_t codec = reader_u16(r);
-    g_assert_cmpuint(reader_u8(r), ==, GFX_PIXEL_XRGB);
-    uint16_t left = reader_u16(r), top = reader_u16(r);
-    uint16_t right = reader_u16(r), bottom = reader_u16(r);
-    uint32_t len = reader_u32(r);
-    const uint8_t *data = reader_bytes(r, len);
-
-    g_assert_cmpuint(codec, ==, GFX_CODEC_PLANAR);
-    g_assert_nonnull(data);
-    g_assert_true(left < right && right <= frame->width);
-    g_assert_true(top < bottom && bottom <= frame->height);
-    uint32_t w = right - left, h = bottom - top;
-    g_assert_true(planar_decompress(planar, data, len, w, h, canvas, PIXEL_FORMAT_BGRX32,
-                                    frame->width * 4, left, top, w, h, FALSE));
-}
-
 static void play_gfx(const EncodedFrame *encoded, uint8_t *canvas)
 {
     const Frame *frame = encoded->frame;
-    BITMAP_PLANAR_CONTEXT *planar =
-        freerdp_bitmap_planar_context_new(0, frame->width, frame->height);
+    GfxPlayer *player = gfx_player_new();
 
-    for (size_t at = 0; at < encoded->bytes.len;) {
-        const uint8_t *pdu = encoded->bytes.data + at;
-        size_t len = gfx_pdu_length(pdu, encoded->bytes.len - at);
-        Reader r;
-
-        g_assert_cmpuint(len, >, 0);
-        g_assert_cmpuint(len, <=, ENCODER_MAX_PDU);
-        reader_init(&r, pdu, len);
-        uint16_t cmd = reader_u16(&r);
-        reader_skip(&r, 6);
-        g_assert_cmpuint(reader_u16(&r), ==, SURFACE);
-        if (cmd == GFX_SOLIDFILL)
-            fill(frame, canvas, &r);
-        else if (cmd == GFX_WIRETOSURFACE_1)
-            wire(frame, canvas, planar, &r);
-        else
-            g_assert_not_reached();
-        g_assert_true(reader_done(&r));
-        at += len;
-    }
-    freerdp_bitmap_planar_context_free(planar);
+    gfx_player_surface(player, SURFACE, frame->width, frame->height);
+    gfx_player_play(player, encoded->bytes.data, encoded->bytes.len, ENCODER_MAX_PDU);
+    memcpy(canvas, gfx_player_pixels(player, SURFACE), (size_t)frame->width * frame->height * 4);
+    gfx_player_free(player);
 }
 
 static const uint32_t sizes[][2] = {{1, 1}, {64, 64}, {65, 67}, {720, 400}, {1366, 130}};
