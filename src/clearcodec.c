@@ -32,6 +32,8 @@
 #define REGION_AREA 65536u
 /* No rectangle makes more: its strips are raw at worst, and spans shorter than that. */
 #define LAYER_MAX ((size_t)1 << 31)
+/* Rows a power of two apart would all meet in the same set of the processor's cache. */
+#define ROW_SKEW 16u
 #define COLUMN_PIXELS (1u << 19)
 #define GLYPH_PIXELS (1u << 18)
 
@@ -114,12 +116,13 @@ static void *array(size_t n, size_t size)
 /* Scratch for rectangles of this width; kept for the next. */
 static void grow_scratch(ClearEncoder *e, unsigned w)
 {
-    unsigned cap = e->columns.cap ? e->columns.cap : 256;
+    unsigned cap = 256;
 
     if (w <= e->columns.cap)
         return;
     while (cap < w)
         cap *= 2;
+    cap += ROW_SKEW;
     free_scratch(e);
     e->columns = (Columns){.cap = cap,
                            .pixels = array((size_t)cap * CLEAR_BAND_ROWS, sizeof(uint32_t)),

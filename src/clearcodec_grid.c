@@ -4,9 +4,10 @@
  * are the same again.
  *
  * The cache itself answers that: a few columns are looked up as they would be cut with the grid of
- * the last rectangle, then from the top, then at every other phase. Only where nothing is known
- * (new text, a new font, no text at all) the rows are looked at: lines are separated by rows in
- * which little happens, at equal distances. A grid that is wrong costs bytes, never exactness.
+ * the last rectangle, then from the top, then at every other phase, unless it is a photo. Only
+ * where nothing is known (new text, a new font, no text at all) the rows are looked at: lines are
+ * separated by rows in which little happens, at equal distances. A grid that is wrong costs bytes,
+ * never exactness.
  */
 #include "clearcodec_priv.h"
 
@@ -23,6 +24,7 @@
 
 typedef struct Vote {
     unsigned asked, hits;
+    unsigned busy; /* columns that change nearly everywhere: no text */
 } Vote;
 
 static void ask_strip(const ClearEncoder *e, const Bitmap *b, unsigned y, unsigned rows,
@@ -33,14 +35,15 @@ static void ask_strip(const ClearEncoder *e, const Bitmap *b, unsigned y, unsign
     for (unsigned i = 0; i < samples; i++) {
         /* spread by the golden ratio: equal distances could all be the same column of a cell */
         unsigned x = (unsigned)((uint64_t)(uint32_t)(i * 0x9E3779B1u) * b->w >> 32);
-        bool plain = true;
+        unsigned edges = 0;
         for (unsigned k = 0; k < rows; k++) {
             column[k] = bitmap_pixel(b, x, y + k);
-            plain = plain && column[k] == column[0];
+            edges += k > 0 && column[k] != column[k - 1];
         }
-        if (plain) /* says nothing about where lines begin */
+        if (edges == 0) /* says nothing about where lines begin */
             continue;
         vote->asked++;
+        vote->busy += edges * 4 >= rows * 3;
         vote->hits +=
             cache_find(&e->vbars, &e->columns_ring, clear_hash(column, rows), 1, column, rows) >= 0;
     }
@@ -148,6 +151,8 @@ Grid clear_find_grid(ClearEncoder *e, const Bitmap *b)
         return known;
     if (certain(most = ask(e, b, top, SAMPLES)))
         return e->grid = top;
+    if (most.busy * 4 > most.asked * 3)
+        return top;
     for (unsigned phase = 0; phase < known.pitch; phase++) {
         Grid grid = {known.pitch, phase};
         vote = ask(e, b, grid, FEW_SAMPLES);

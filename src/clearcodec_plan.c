@@ -86,7 +86,7 @@ static bool price_group(ClearEncoder *e, unsigned x0, unsigned x1, unsigned rows
         e->found[x] = -1;
         if (x > 0 && c->edges[x] == 0) {
             e->found[x] = e->found[x - 1];
-            e->price[x] = BYTE;
+            e->price[x] = BYTE / 4;
             continue;
         }
         column_gather(c, x, rows, column);
@@ -148,22 +148,6 @@ static void price_columns(ClearEncoder *e, unsigned x0, unsigned x1, unsigned ro
 
 #define NEVER 0x3FFFFFFFu
 
-/* Takes the cheaper of staying in @layer and coming from @source. */
-static uint8_t choose(const uint32_t *cost, uint32_t *next, unsigned layer, uint32_t stay,
-                      unsigned source, uint32_t enter)
-{
-    next[layer] = cost[layer] + stay;
-    if (cost[source] + enter < next[layer]) {
-        next[layer] = cost[source] + enter;
-        layer = source << 2 | layer;
-    } else {
-        layer = layer << 2 | layer;
-    }
-    if (next[layer & 3] > NEVER)
-        next[layer & 3] = NEVER;
-    return (uint8_t)((layer >> 2) << (2 * (layer & 3)));
-}
-
 /* The cheapest of the layers other than @layer. */
 static unsigned cheapest_other(const uint32_t *cost, unsigned layer)
 {
@@ -176,34 +160,59 @@ static unsigned cheapest_other(const uint32_t *cost, unsigned layer)
     return best;
 }
 
+/* A column where no subcodec begins or ends. Nothing here is a branch: they would be guessed
+ * wrong. */
+static uint8_t advance_within(const Columns *c, const uint32_t *stay, unsigned x, uint32_t *cost)
+{
+    uint32_t residual = cost[RESIDUAL] + stay[RESIDUAL];
+    uint32_t to_residual = cost[BAND] + 4 * BYTE * c->ink[x];
+    uint32_t band = cost[BAND] + stay[BAND];
+    uint32_t to_band = cost[RESIDUAL] + CLEAR_BAND_HEADER * BYTE + stay[BAND];
+    unsigned residual_from = to_residual < residual ? BAND : RESIDUAL;
+    unsigned band_from = to_band < band ? RESIDUAL : BAND;
+
+    cost[RESIDUAL] = to_residual < residual ? to_residual : residual;
+    cost[BAND] = to_band < band ? to_band : band;
+    cost[RLEX] += stay[RLEX];
+    cost[RLEX] = cost[RLEX] > NEVER ? NEVER : cost[RLEX];
+    cost[RAW] += stay[RAW];
+    cost[RAW] = cost[RAW] > NEVER ? NEVER : cost[RAW];
+    return (uint8_t)(RAW << 2 * RAW | RLEX << 2 * RLEX | band_from << 2 * BAND | residual_from);
+}
+
 /* One column more: updates @cost; returns 2 bits per layer that say where it came from. */
 static uint8_t advance(const ClearEncoder *e, unsigned x, unsigned rows, uint32_t *cost)
 {
     const Columns *c = &e->columns;
     unsigned colours = e->colours[x / GROUP];
-    uint32_t next[N_LAYERS];
     const uint32_t stay[N_LAYERS] = {
         4 * BYTE * c->edges[x],
         e->price[x],
         colours <= CLEAR_PALETTE ? 3 * BYTE / 2 * c->edges[x] : NEVER,
         3 * BYTE * rows,
     };
+    if (x % GROUP != 0)
+        return advance_within(c, stay, x, cost);
+
     const uint32_t enter[N_LAYERS] = {
         4 * BYTE * c->ink[x],
         CLEAR_BAND_HEADER * BYTE + stay[BAND],
         (CLEAR_SUBCODEC_HEADER + 1 + 3 * colours) * BYTE + stay[RLEX],
         CLEAR_SUBCODEC_HEADER * BYTE + stay[RAW],
     };
+    uint32_t next[N_LAYERS];
     uint8_t from = 0;
 
-    if (x % GROUP == 0) {
-        for (unsigned i = 0; i < N_LAYERS; i++)
-            from |= choose(cost, next, i, stay[i], cheapest_other(cost, i), enter[i]);
-    } else { /* no subcodec begins or ends here */
-        from = choose(cost, next, RESIDUAL, stay[RESIDUAL], BAND, enter[RESIDUAL]) |
-               choose(cost, next, BAND, stay[BAND], RESIDUAL, enter[BAND]) |
-               choose(cost, next, RLEX, stay[RLEX], RLEX, NEVER) |
-               choose(cost, next, RAW, stay[RAW], RAW, NEVER);
+    for (unsigned i = 0; i < N_LAYERS; i++) {
+        unsigned other = cheapest_other(cost, i), source = i;
+        next[i] = cost[i] + stay[i];
+        if (cost[other] + enter[i] < next[i]) {
+            next[i] = cost[other] + enter[i];
+            source = other;
+        }
+        if (next[i] > NEVER)
+            next[i] = NEVER;
+        from |= (uint8_t)(source << 2 * i);
     }
     memcpy(cost, next, sizeof(next));
     return from;
