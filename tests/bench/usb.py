@@ -15,6 +15,7 @@ import os
 import random
 import re
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -40,12 +41,14 @@ HIGH, SUPER = 120 << 10, 1 << 20     # what Linux asks of a high- and of a super
 SEQUENTIAL = {                       # figure: (device, direction, bytes per command)
     "read": ("super", "read", SUPER), "write": ("super", "write", SUPER),
     "readhigh": ("high", "read", HIGH), "writehigh": ("high", "write", HIGH)}
-LATENCIES = ("rand4k", "control", "hid")
+LATENCIES = {"rand4k": "high", "control": "loop", "hid": "keyboard"}  # figure: device
 OTHERS = ("readmax", "inside", "cpu", "frames")
-FIGURES = tuple(SEQUENTIAL) + LATENCIES + OTHERS
+FIGURES = (*SEQUENTIAL, *LATENCIES, *OTHERS)
 RTTS = (0, 5, 20, 50)
 VIDEO_FPS = 25
-RECORD = 1645                        # of FreeRDP's TLS records: 1600 bytes of a channel, and headers
+# TLS records when much is moved: FreeRDP's client makes one of 1600 bytes of a channel and headers, qrdp one
+# of ten such PDUs.
+RECEIVED, SENT = 1645, 16230
 
 
 class Ceiling:
@@ -156,6 +159,7 @@ class Rig:
         self.keyboards = {"qrdp": self.usb, "ceiling": self.usb}
 
     def start_raw(self):
+        self.redirects = {}
         for name, (_, product) in DEVICES.items():
             usb = standin.Standin(self.directory, [self.spec(name, "raw")], trace="/dev/null")
             client = Process(["usbredirect", "--device", "%04x:%04x" % (standin.VENDOR, product | BASE["raw"]),
@@ -163,6 +167,8 @@ class Rig:
                              env=dict(os.environ, **usb.env))
             self.stack.callback(client.stop)
             self.stack.callback(usb.close)
+            self.stack.callback(client.signal, signal.SIGCONT)
+            self.redirects[name] = client
             usb.wait_ready()
             if name == "keyboard":
                 self.keyboards["raw"] = usb
@@ -191,6 +197,23 @@ class Rig:
         except TimeoutError as error:
             raise AssertionError("in the guest: %r" % (self.agent.finish(number),)) from error
         self.key_down = {way: False for way in WAYS}
+        for client in self.redirects.values():
+            client.signal(signal.SIGSTOP)
+
+    @contextlib.contextmanager
+    def only(self, way, device):
+        """Whatever is measured: usbredirect stands still but for the one that is.
+
+        It waits for a writable socket when it has nothing to write, so each of them takes all the time of a
+        processor that it can get.
+        """
+        if way == "raw":
+            self.redirects[device].signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            if way == "raw":
+                self.redirects[device].signal(signal.SIGSTOP)
 
     def find_disk(self, serial):
         """The guest's disk whose USB device has this serial number."""
@@ -218,11 +241,16 @@ class Rig:
         """Seconds for count commands of size bytes."""
         if way == "ceiling":
             return self.loops[device].ask("%s %d %d" % (direction, size, count))[0] / 1e6
-        return int(self.agent.shell("usbbench seq %s %s %d %d" % (
-            self.disks[way, device], direction, size, count), 600)) / 1e6
+        with self.only(way, device):
+            return int(self.agent.shell("usbbench seq %s %s %d %d" % (
+                self.disks[way, device], direction, size, count), 600)) / 1e6
 
     def latencies(self, way, what, count):
         """Microseconds of each of count operations."""
+        with self.only(way, LATENCIES[what]):
+            return self.each(way, what, count)
+
+    def each(self, way, what, count):
         if what == "hid":
             return [self.key(way) for _ in range(count)]
         if way == "ceiling":
@@ -408,9 +436,12 @@ class Run:
 
     def cpu(self):
         """Processor time of qrdp for a GB, and of TLS alone for the same bytes on the wire."""
-        costs = subprocess.run([os.path.join(os.path.dirname(qrdp.binary()), "tls-cost"), str(RECORD), "500"],
-                               check=True, stdout=subprocess.PIPE).stdout.decode().split()
-        send, receive = float(costs[1]), float(costs[2])
+        def tls(record):
+            """Seconds per GB of who sends, of who receives."""
+            return [float(word) for word in subprocess.run(
+                [os.path.join(os.path.dirname(qrdp.binary()), "tls-cost"), str(record), "500"],
+                check=True, stdout=subprocess.PIPE).stdout.decode().split()[1:]]
+        send, receive = tls(SENT)[0], tls(RECEIVED)[1]
         pid = self.rig.server.process.pid
         for direction in ("read", "write"):
             used, wire, moved = 0, 0, 0
