@@ -490,7 +490,9 @@ static bool pump(DvcManager *m)
     /* Its first call starts drdynvc, once and for all: not before the client joined it. */
     BOOL start = WTSVirtualChannelManagerIsChannelJoined(m->vcm, DRDYNVC_SVC_CHANNEL_NAME);
 
-    return WTSVirtualChannelManagerCheckFileDescriptorEx(m->vcm, start);
+    transport_buffer_collect(m->transport);
+    BOOL ok = WTSVirtualChannelManagerCheckFileDescriptorEx(m->vcm, start);
+    return transport_buffer_write(m->transport) && ok;
 }
 
 /* True if the socket has taken everything. */

@@ -1,25 +1,41 @@
 /*
  * Theory of operation. A channel's data travels in PDUs of 1600 bytes. FreeRDP reads the header of
  * each byte by byte and asks after each read whether it was told to stop, a poll() every time: five
- * reads and six polls for a PDU.
+ * reads and six polls for a PDU. And it writes each PDU on its own: a TLS record, a system call and
+ * a wake-up of the client for 1600 bytes.
  *
- * Its transport may be given other functions: what has been decrypted is taken in large pieces,
- * from which the small reads are served. Only once the session is active: before that FreeRDP
- * changes what is below the transport (TLS, CredSSP), and may read in blocking mode, where asking
- * for more than is wanted would wait for ever. FreeRDP goes on reading until it is told that
- * nothing is left, so a whole PDU never stays here unnoticed.
+ * Its transport may be given other functions. Reading: what TLS has decrypted is taken in large
+ * pieces, from which the small reads are served. Only once the session is active: before that
+ * FreeRDP changes what is below the transport (TLS, CredSSP), and may read in blocking mode, where
+ * asking for more than is wanted would wait for ever. FreeRDP goes on reading until it is told that
+ * nothing is left, so a whole PDU never stays here unnoticed. OpenSSL is asked directly for as long
+ * as it has something, because FreeRDP would poll after each record; what ends that (an error, the
+ * client's goodbye) is left to FreeRDP's own function, which meets it again.
+ *
+ * Writing: between transport_buffer_collect() and transport_buffer_write() PDUs are joined into
+ * records of up to RECORD_BYTES, whose limits mean nothing to the client: it reads a stream of
+ * bytes. Nothing waits beyond that pair of calls.
  */
 #include "transport_buffer.h"
 
 #include <freerdp/transport_io.h>
 #include <glib.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <string.h>
+#include <winpr/stream.h>
+
+#include "tls_connection.h"
 
 #define READ_BYTES 65536u
+#define RECORD_BYTES 16384u /* the most that a TLS record holds (RFC 8446, 5.1) */
 
 struct TransportBuffer {
     freerdp_peer *peer;
+    rdpTransport *transport;
     rdpTransportIo original;
+    bool collecting;
+    wStream *out;
     size_t at, have; /* of in */
     uint8_t in[READ_BYTES];
 };
@@ -27,6 +43,36 @@ struct TransportBuffer {
 static TransportBuffer *buffer_of(rdpTransport *transport)
 {
     return freerdp_get_io_callback_context(transport_get_context(transport));
+}
+
+static SSIZE_T original_ahead(TransportBuffer *b, rdpTransport *transport)
+{
+    SSIZE_T got = b->original.ReadBytes(transport, b->in, READ_BYTES);
+
+    b->have = got > 0 ? (size_t)got : 0;
+    return got;
+}
+
+/* Fills b->in with what there is. Like the original: how much, 0: nothing now, < 0: the connection
+ * is broken. */
+static SSIZE_T read_ahead(TransportBuffer *b, rdpTransport *transport)
+{
+    SSL *tls = tls_connection();
+
+    b->at = b->have = 0;
+    if (!tls)
+        return original_ahead(b, transport);
+    ERR_clear_error(); /* SSL_get_error() looks at what others have left */
+    while (b->have < READ_BYTES) {
+        int n = SSL_read(tls, b->in + b->have, (int)(READ_BYTES - b->have));
+        if (n > 0)
+            b->have += (size_t)n;
+        else if (b->have > 0 || SSL_get_error(tls, n) == SSL_ERROR_WANT_READ)
+            break;
+        else
+            return original_ahead(b, transport);
+    }
+    return (SSIZE_T)b->have;
 }
 
 /* Like the original, short only if there is no more: a short answer makes FreeRDP wait for the
@@ -45,20 +91,40 @@ static SSIZE_T read_bytes(rdpTransport *transport, BYTE *data, size_t bytes)
         if (done == bytes)
             break;
         bool ahead = b->peer->activated && bytes - done < READ_BYTES;
-        SSIZE_T got = b->original.ReadBytes(transport, ahead ? b->in : data + done,
-                                            ahead ? READ_BYTES : bytes - done);
+        SSIZE_T got = ahead ? read_ahead(b, transport)
+                            : b->original.ReadBytes(transport, data + done, bytes - done);
         if (got < 0)
             return got;
         if (got == 0)
             break;
-        if (ahead) {
-            b->at = 0;
-            b->have = (size_t)got;
-        } else {
+        if (!ahead)
             done += (size_t)got;
-        }
     }
     return (SSIZE_T)done;
+}
+
+static bool write_out(TransportBuffer *b)
+{
+    if (Stream_GetPosition(b->out) == 0)
+        return true;
+    int status = b->original.WritePdu(b->transport, b->out);
+    Stream_SetPosition(b->out, 0);
+    return status >= 0;
+}
+
+static int write_pdu(rdpTransport *transport, wStream *s)
+{
+    TransportBuffer *b = buffer_of(transport);
+    size_t length = s ? Stream_GetPosition(s) : 0;
+
+    if (!b->collecting || length == 0)
+        return b->original.WritePdu(transport, s);
+    if (Stream_GetPosition(b->out) + length > RECORD_BYTES && !write_out(b))
+        return -1;
+    if (length > RECORD_BYTES)
+        return b->original.WritePdu(transport, s);
+    Stream_Write(b->out, Stream_Buffer(s), length);
+    return (int)length;
 }
 
 TransportBuffer *transport_buffer_new(freerdp_peer *peer)
@@ -69,11 +135,16 @@ TransportBuffer *transport_buffer_new(freerdp_peer *peer)
         return NULL;
     TransportBuffer *b = g_new0(TransportBuffer, 1);
     b->peer = peer;
+    b->transport = freerdp_get_transport(peer->context);
     b->original = *io;
+    b->out = Stream_New(NULL, RECORD_BYTES);
     rdpTransportIo ours = *io;
     ours.ReadBytes = read_bytes;
-    if (!freerdp_set_io_callback_context(peer->context, b) ||
+    ours.WritePdu = write_pdu;
+    if (!b->out || !freerdp_set_io_callback_context(peer->context, b) ||
         !freerdp_set_io_callbacks(peer->context, &ours)) {
+        if (b->out)
+            Stream_Free(b->out, TRUE);
         g_free(b);
         return NULL;
     }
@@ -86,5 +157,17 @@ void transport_buffer_free(TransportBuffer *buffer)
         return;
     freerdp_set_io_callbacks(buffer->peer->context, &buffer->original);
     freerdp_set_io_callback_context(buffer->peer->context, NULL);
+    Stream_Free(buffer->out, TRUE);
     g_free(buffer);
+}
+
+void transport_buffer_collect(TransportBuffer *buffer)
+{
+    buffer->collecting = true;
+}
+
+bool transport_buffer_write(TransportBuffer *buffer)
+{
+    buffer->collecting = false;
+    return write_out(buffer);
 }

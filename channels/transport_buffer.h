@@ -1,5 +1,5 @@
 /*
- * Fewer and larger reads between FreeRDP's transport and the client's TLS connection.
+ * Fewer and larger steps between FreeRDP's transport and the client's TLS connection.
  *
  * Owner: the DvcManager. Thread: the peer's. Lifetime: from before the session is active until
  * before the peer's context is freed.
@@ -17,4 +17,9 @@ typedef struct TransportBuffer TransportBuffer;
 TransportBuffer *transport_buffer_new(freerdp_peer *peer);
 /** Nothing is read through the transport afterwards. */
 void transport_buffer_free(TransportBuffer *buffer);
+/** From here on PDUs are collected... */
+void transport_buffer_collect(TransportBuffer *buffer);
+/** ...and here they are written. False: the connection is broken. */
+bool transport_buffer_write(TransportBuffer *buffer);
+
 #endif

@@ -12,7 +12,7 @@
 
 #include "log.h"
 #include "peer_library.h"
-#include "peer_tls.h"
+#include "tls_connection.h"
 
 static BOOL on_wlog(const wLogMessage *message)
 {
@@ -58,7 +58,7 @@ void peer_library_init(void)
     done = true;
     /* First of all: without it FreeRDP warns that MD4 and RC4 are missing (rdp-server.md 4.4). */
     winpr_InitializeSSL(WINPR_SSL_INIT_DEFAULT);
-    peer_tls_init();
+    tls_connection_init();
     wLog *root = WLog_GetRoot();
     if (WLog_SetLogAppenderType(root, WLOG_APPENDER_CALLBACK))
         WLog_ConfigureAppender(WLog_GetLogAppender(root), "callbacks", &callbacks);

@@ -28,8 +28,8 @@
 #include "client_socket.h"
 #include "peer_priv.h"
 #include "peer_quirks.h"
-#include "peer_tls.h"
 #include "rdploop.h"
+#include "tls_connection.h"
 
 #define RECEIVE_BURST 64 /* PDUs handled before channels and output get their turn */
 #define STATUS_SECONDS 2
@@ -539,8 +539,8 @@ static void say_goodbye(Peer *peer)
 
 static bool signed_off(const Peer *peer)
 {
-    return peer_tls_has_closed() || (peer->client && peer->client->context &&
-                                     peer->client->context->disconnectUltimatum != 0);
+    return tls_connection_has_closed() || (peer->client && peer->client->context &&
+                                           peer->client->context->disconnectUltimatum != 0);
 }
 
 static bool was_cut(Peer *peer)

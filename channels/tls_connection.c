@@ -3,7 +3,7 @@
  * OpenSSL calls whoever has registered extra data for SSL objects when it makes or frees one, on
  * the thread that does. A peer's thread makes exactly one.
  */
-#include "peer_tls.h"
+#include "tls_connection.h"
 
 #include <openssl/ssl.h>
 
@@ -22,12 +22,17 @@ static void on_free(void *parent, void *value, CRYPTO_EX_DATA *data, int index, 
         connection = NULL;
 }
 
-void peer_tls_init(void)
+void tls_connection_init(void)
 {
     CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL, 0, NULL, on_new, NULL, on_free);
 }
 
-bool peer_tls_has_closed(void)
+SSL *tls_connection(void)
+{
+    return connection;
+}
+
+bool tls_connection_has_closed(void)
 {
     return connection && (SSL_get_shutdown(connection) & SSL_RECEIVED_SHUTDOWN) != 0;
 }
