@@ -22,6 +22,11 @@ class Goals:
         found = [self.of(scene, name, peer) for peer in names if self.of(scene, name, peer) is not None]
         return min(found) if found else None
 
+    def cpu(self, scene, peer):
+        """Milliseconds a second."""
+        cost, frames = self.of(scene, "cpu_ms_per_frame", peer), self.of(scene, "frames", peer)
+        return None if cost is None else cost * frames
+
     def add(self, name, value, relation, limit, unit="ratio"):
         self.lines.append((name, value, relation, limit))
         figure("display.goal." + name, value, unit)
@@ -94,13 +99,13 @@ def cost(goals, options):
     goals.ratio("bytes.window", ours("window", "bytes_per_frame"),
                 goals.best("window", "bytes_per_frame", VNC), "<=", 0.5)
     h264 = not {"no-h264", "no-gfx"} & set(options.rdp)
+    # SPICE shows a fraction of the frames: for each that the guest drew, not for each that it showed.
     for scene in ("video", "fullvideo"):
-        goals.ratio("bytes." + scene, ours(scene, "bytes_per_frame"),
-                    goals.of(scene, "bytes_per_frame", "spice-mjpeg"), "<=", 0.3 if h264 else 1.0)
+        goals.ratio("bytes." + scene, ours(scene, "bytes_per_s"), goals.of(scene, "bytes_per_s", "spice-mjpeg"),
+                    "<=", 0.3 if h264 else 1.0)
         goals.difference("ssim." + scene, ours(scene, "ssim"), goals.of(scene, "ssim", "spice-mjpeg"),
                          ">=", 0, "ssim")
-        goals.ratio("cpu." + scene, ours(scene, "cpu_ms_per_frame"),
-                    goals.of(scene, "cpu_ms_per_frame", "spice-mjpeg"), "<=", 1.0)
+        goals.ratio("cpu." + scene, goals.cpu(scene, "qrdp"), goals.cpu(scene, "spice-mjpeg"), "<=", 1.0)
     for scene in ("scroll", "window"):
         goals.ratio("cpu." + scene, ours(scene, "cpu_ms_per_frame"),
                     goals.of(scene, "cpu_ms_per_frame", "vnc-tight"), "<=", 0.8)

@@ -1,5 +1,6 @@
 """What the benchmarks share: figures on stdout, progress on stderr."""
 
+import os
 import sys
 import time
 
@@ -28,3 +29,17 @@ def memory_mb(pid):
     with open("/proc/%d/smaps_rollup" % pid) as rollup:
         lines = rollup.read().splitlines()[1:]
     return {line.partition(":")[0]: int(line.split()[1]) * 1024 / 1e6 for line in lines}
+
+
+def keep_priority(pid):
+    """Gives a process the priority that nice(1) gave us.
+
+    It begins a session of its own, and where Linux groups processes by session (sched_autogroup), niceness
+    counts within a session only.
+    """
+    if os.nice(0) < 0:
+        try:
+            with open("/proc/%d/autogroup" % pid, "w") as group:
+                group.write("%d" % os.nice(0))
+        except OSError:
+            pass  # no such groups

@@ -13,7 +13,7 @@ import proxy
 import qemu
 import qrdp
 import rig
-from figures import memory_mb, run_seconds
+from figures import keep_priority, memory_mb, run_seconds
 from wait import Timeout, wait_for
 
 NAMES = ("qrdp", "vnc-tight", "vnc-zrle", "spice", "spice-mjpeg", "dbus")
@@ -43,6 +43,7 @@ class Viewer:
         with open(log_path, "ab") as log:
             self.child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                                           pass_fds=pass_fds, start_new_session=True)
+        keep_priority(self.child.pid)
         try:
             line = self._line()
             if not line.startswith("READY "):
@@ -100,10 +101,11 @@ class Server:
         # With the HPET the guest's tick wakes QEMU's main loop 250 times a second, which hides the small scenes.
         self.machine = qemu.Machine(
             self.directory, video=bench.vga, display=display, memory=320, usb=False,
-            append="vt.global_cursor_default=0",
+            append="vt.global_cursor_default=0", wait=False,
             extra=extra + ["-machine", "hpet=off,vmport=off", "-device", "virtio-keyboard-pci"])
         bench.stack.callback(self.machine.stop)
-        self.qmp, self.agent = self.machine.qmp, self.machine.agent
+        keep_priority(self.machine.process.pid)
+        self.qmp, self.agent = self.machine.qmp, self.machine.connect_agent()
         self.agent.drm("%dx%d" % bench.size)
         self.cpu = self.qmp.command("query-cpus-fast")[0]["thread-id"]
         self.qrdp = None
@@ -111,12 +113,14 @@ class Server:
             self.qrdp = qrdp.Qrdp(bench.path("serve"), serve=["--qmp=" + self.machine.qmp_path], log_level="info",
                                   credentials=(rig.USER, rig.PASSWORD))
             bench.stack.callback(self.qrdp.stop)
+            keep_priority(self.qrdp.process.pid)
             self.port = int(self.qrdp.address.rpartition(":")[2])
         self.network = None
         if bench.rtt or bench.rate:
             self.network = proxy.DelayProxy(bench.directory, "127.0.0.1:%d" % self.port, rtt_ms=bench.rtt,
                                             rate_mbit=bench.rate, strict=True, name="proxy-" + name)
             bench.stack.callback(self.network.stop)
+            keep_priority(self.network.child.pid)
             self.port = int(self.network.address.rpartition(":")[2])
         self.qmp.command("stop")
 

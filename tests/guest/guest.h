@@ -75,7 +75,7 @@ void screen_draw_block(void);
 
 /*
  * The benchmark's scenes, see scene.c. set: "NAME [block]" draws frame 0 and prints
- * "X Y WIDTH HEIGHT STRIP_X STRIP_Y FPS": what moves, and the strip's place, or -1 -1. show: "N"
+ * "X Y WIDTH HEIGHT FPS [CODE_X CODE_Y]...": what moves, and where its number is. show: "N"
  * draws frame N. play: "SECONDS".
  */
 int scene_set(const char *args, FILE *out);

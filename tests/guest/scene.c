@@ -8,10 +8,11 @@
  * flushed with its clips. (The virtio-gpu driver of Linux 6.1 merges the clips of one call into
  * their bounding box.)
  *
- * Where a scene moves, a strip of 16 black and white cells shows the low bits of n, as a Gray code:
- * a client that shows a frame in pieces is at most one off. It stands where every update draws
- * anyway. With "block", the block that changes with each key press (screen.c) is put over the
- * scene.
+ * Where a scene moves, 4x4 black and white cells show the low 16 bits of n, as a Gray code: a
+ * client that shows a frame in pieces is at most one off. They stand where every update draws
+ * anyway, and in one of the blocks of 32 columns that QEMU's SPICE server divides the screen into,
+ * because it shows each by itself; in videos there are four. With "block", the block that changes
+ * with each key press (screen.c) is put over the scene.
  */
 #include "guest.h"
 
@@ -25,8 +26,8 @@ enum {
     MAX_CLIPS = 4,
     GLYPH_WIDTH = 8,
     GLYPH_HEIGHT = 16,
-    CELL = 8, /* the strip's, in pixels; twice as high */
-    CELLS = 16,
+    CELL = 8, /* of the code, pixels a side */
+    CODE_SIDE = 4 * CELL,
     SCROLL_LINES = 3,
     WINDOW_WIDTH = 600,
     WINDOW_HEIGHT = 400,
@@ -45,7 +46,6 @@ struct area {
 struct scene {
     const char *name;
     unsigned fps;
-    bool strip;
     struct area (*prepare)(void); /* where it moves; also makes its textures */
     /* Draws frame n over frame n - 1, or, with whole, over nothing; the number of clips. */
     unsigned (*draw)(uint32_t n, bool whole, struct clip *clips);
@@ -55,7 +55,7 @@ static struct canvas canvas;
 static uint32_t *shadow, width, height;
 static const struct scene *scene;
 static struct area area;
-static uint32_t strip_x, strip_y;
+static uint32_t code_x, code_y, code_step, codes; /* where the codes are, and how many */
 static bool with_block;
 static uint32_t frame, last_frame;
 static unsigned long late;
@@ -108,18 +108,26 @@ static void words(char *text, unsigned length, uint32_t seed)
     text[length] = 0;
 }
 
-/* A line of a build's log. */
+/* A line of a build's log: mostly commands that resemble each other, at times a warning. */
 static void draw_log_line(uint32_t y, uint32_t n)
 {
+    static const char *const names[] = {
+        "bytes", "queue",   "encoder", "window", "socket",  "device", "transfer", "font",
+        "log",   "session", "cursor",  "table",  "channel", "frame",  "input",    "codec"};
     char text[160];
     uint32_t r = chance(n);
+    const char *part = names[r % 16], *name = names[r / 16 % 16], *other = names[r / 256 % 16];
     fill(0, y, width, GLYPH_HEIGHT, 0);
     snprintf(text, sizeof text, "[%4u/9999] ", n % 10000);
     uint32_t x = draw_text(0, y, text, 0x55ff55, 0);
-    if (r % 16 == 0) {
+    if (r / 4096 % 8 == 0) {
         x = draw_text(x, y, "warning: ", 0xff55ff, 0);
+        snprintf(text, sizeof text, "../src/%s/%s_%s.c:%u: unused variable '%s'", part, name, other,
+                 r / 65536 % 1000, other);
+    } else {
+        snprintf(text, sizeof text, "cc -Isrc -O2 -g -c ../src/%s/%s_%s.c -o lib%s.a.p/%s_%s.c.o",
+                 part, name, other, part, name, other);
     }
-    words(text, 20 + r / 16 % 100, n);
     draw_text(x, y, text, 0xaaaaaa, 0);
 }
 
@@ -132,12 +140,21 @@ static void draw_log(uint32_t first, uint32_t lines)
             fill(0, line * GLYPH_HEIGHT, width, GLYPH_HEIGHT, 0);
 }
 
-static void draw_strip(uint32_t n)
+static void draw_codes(uint32_t n)
 {
     uint32_t code = (n ^ n >> 1) & 0xffff;
-    for (uint32_t i = 0; i < CELLS; i++)
-        fill(strip_x + i * CELL, strip_y, CELL, 2 * CELL,
-             code >> (CELLS - 1 - i) & 1 ? 0xffffff : 0);
+    for (uint32_t k = 0; k < codes; k++)
+        for (uint32_t i = 0; i < 16; i++)
+            fill(code_x + k * code_step + i % 4 * CELL, code_y + i / 4 * CELL, CELL, CELL,
+                 code >> (15 - i) & 1 ? 0xffffff : 0);
+}
+
+static void place_codes(uint32_t x, uint32_t y, uint32_t step, uint32_t count)
+{
+    code_x = x;
+    code_y = y;
+    code_step = step;
+    codes = count;
 }
 
 static struct clip clip_of(uint32_t x, uint32_t y, uint32_t w, uint32_t h)
@@ -212,8 +229,7 @@ static unsigned draw_typing(uint32_t n, bool whole, struct clip *clips)
 
 static struct area prepare_screen(void)
 {
-    strip_x = width - CELLS * CELL; /* the strip scrolls out of the top */
-    strip_y = 0;
+    place_codes(width - CODE_SIDE, 0, 0, 1); /* it scrolls out of the top */
     return (struct area){0, 0, width, height};
 }
 
@@ -227,7 +243,7 @@ static unsigned draw_scroll(uint32_t n, bool whole, struct clip *clips)
         for (uint32_t line = lines - SCROLL_LINES; line < lines; line++)
             draw_log_line(line * GLYPH_HEIGHT, n * SCROLL_LINES + line);
     }
-    draw_strip(n);
+    draw_codes(n);
     clips[0] = clip_of(0, 0, width, height);
     return 1;
 }
@@ -261,12 +277,12 @@ static void add_octave(int *row, uint32_t w, uint32_t y, uint32_t cell, int ampl
 static uint32_t channel(int value)
 {
     value = value / 256 + 128;
-    return (uint32_t)(value < 0 ? 0 : value > 255 ? 255 : value);
+    return (uint32_t)(value < 1 ? 1 : value > 254 ? 254 : value);
 }
 
-/* Something like a photograph: noise of all sizes, hard edges here and there, and grain of -amount
- * to amount. */
-static uint32_t *make_photo(uint32_t w, uint32_t h, uint32_t seed, unsigned amount)
+/* Something like a photograph: noise in cells of 256 down to `finest` pixels, hard edges here and
+ * there, and grain of -amount to amount. No channel is 0 or 255. */
+static uint32_t *make_photo(uint32_t w, uint32_t h, uint32_t seed, uint32_t finest, unsigned amount)
 {
     uint32_t *made = malloc(4ul * w * h);
     int *light = malloc(sizeof(int) * w), *hue = malloc(sizeof(int) * w);
@@ -275,7 +291,7 @@ static uint32_t *make_photo(uint32_t w, uint32_t h, uint32_t seed, unsigned amou
     for (uint32_t y = 0; y < h; y++) {
         memset(light, 0, sizeof(int) * w);
         memset(hue, 0, sizeof(int) * w);
-        for (uint32_t cell = 256, amplitude = 96; cell >= 8;
+        for (uint32_t cell = 256, amplitude = 96; cell >= finest;
              cell /= 2, amplitude = amplitude * 5 / 9)
             add_octave(light, w, y, cell, (int)amplitude, seed + cell);
         add_octave(hue, w, y, 192, 70, seed + 1);
@@ -297,9 +313,8 @@ static uint32_t *make_photo(uint32_t w, uint32_t h, uint32_t seed, unsigned amou
 static struct area prepare_window(void)
 {
     if (!photo)
-        photo = make_photo(width, height, 1, 3);
-    strip_x = (width - CELLS * CELL) / 2; /* the window always covers the middle */
-    strip_y = height / 2;
+        photo = make_photo(width, height, 1, 8, 3);
+    place_codes(width / 2, height / 2, 0, 1); /* the window always covers the middle */
     return (struct area){0, 0, width, height};
 }
 
@@ -332,7 +347,7 @@ static unsigned draw_window(uint32_t n, bool whole, struct clip *clips)
         words(text, 20 + chance(line) % 50, line + 1000);
         draw_text(x + 8, y + TITLE_HEIGHT + 8 + line * GLYPH_HEIGHT, text, 0x202020, 0xffffff);
     }
-    draw_strip(n);
+    draw_codes(n);
     uint32_t left = x < old_x ? x : old_x, top = y < old_y ? y : old_y;
     clips[0] = clip_of(left, top, WINDOW_WIDTH + (x > old_x ? x : old_x) - left,
                        WINDOW_HEIGHT + (y > old_y ? y : old_y) - top);
@@ -345,10 +360,11 @@ static void prepare_video_of(uint32_t w, uint32_t h)
 {
     for (unsigned i = 0; i < 2; i++) {
         free(texture[i]);
-        texture[i] = make_photo(w + PAN, h + PAN, 7 + 16 * i, 0);
+        texture[i] = make_photo(w + PAN, h + PAN, 7 + 16 * i, 32, 0);
     }
-    for (uint32_t i = 0; i < sizeof grain / sizeof *grain; i++)
-        grain[i] = ((uint64_t)chance(2 * i) << 32 | chance(2 * i + 1)) & 0x0001010100010101;
+    uint8_t *levels = (uint8_t *)grain;
+    for (uint32_t i = 0; i < sizeof grain; i++)
+        levels[i] = i % 4 == 3 ? 1 : (uint8_t)(chance(i) % 3);
 }
 
 static struct area prepare_video(void)
@@ -356,20 +372,18 @@ static struct area prepare_video(void)
     prepare_video_of(VIDEO_WIDTH, VIDEO_HEIGHT);
     struct area made = {(width - VIDEO_WIDTH) / 2, (height - VIDEO_HEIGHT) / 2, VIDEO_WIDTH,
                         VIDEO_HEIGHT};
-    strip_x = made.x + 256;
-    strip_y = made.y + 32;
+    place_codes(made.x + 32, made.y + 32, 160, 4);
     return made;
 }
 
 static struct area prepare_fullvideo(void)
 {
     prepare_video_of(width, height);
-    strip_x = width / 2;
-    strip_y = 32;
+    place_codes(64, 32, 320, 4);
     return (struct area){0, 0, width, height};
 }
 
-/* Half of each texture, and one bit of grain; two pixels at a time. */
+/* Half of each texture, and grain of -1 to 1; two pixels at a time. */
 static void blend_row(uint32_t *to, const uint32_t *a, const uint32_t *b, const uint64_t *noise,
                       uint32_t pixels)
 {
@@ -377,7 +391,8 @@ static void blend_row(uint32_t *to, const uint32_t *a, const uint32_t *b, const 
         uint64_t first, second;
         memcpy(&first, a + i, 8);
         memcpy(&second, b + i, 8);
-        first = ((first & second) + (((first ^ second) & 0x00fefefe00fefefe) >> 1)) ^ noise[i / 2];
+        first = (first & second) + (((first ^ second) & 0x00fefefe00fefefe) >> 1) + noise[i / 2] -
+                0x0101010101010101;
         memcpy(to + i, &first, 8);
     }
 }
@@ -408,7 +423,7 @@ static unsigned draw_video(uint32_t n, bool whole, struct clip *clips)
         draw_disc(area.x + radius + swing(n + 37 * i, 5 + i, area.width - 2 * radius),
                   area.y + radius + swing(n + 71 * i, 4 - i, area.height - 2 * radius), radius,
                   colors[i]);
-    draw_strip(n);
+    draw_codes(n);
     clips[0] = clip_of(area.x, area.y, area.width, area.height);
     return 1;
 }
@@ -443,13 +458,13 @@ static unsigned draw_desktop(uint32_t n, bool whole, struct clip *clips)
 }
 
 static const struct scene scenes[] = {
-    {"idle", 2, false, prepare_prompt, draw_idle},
-    {"typing", 20, false, prepare_page, draw_typing},
-    {"scroll", 30, true, prepare_screen, draw_scroll},
-    {"window", 30, true, prepare_window, draw_window},
-    {"video", 30, true, prepare_video, draw_video},
-    {"fullvideo", 30, true, prepare_fullvideo, draw_video},
-    {"desktop", 10, false, prepare_desktop, draw_desktop},
+    {"idle", 2, prepare_prompt, draw_idle},
+    {"typing", 20, prepare_page, draw_typing},
+    {"scroll", 30, prepare_screen, draw_scroll},
+    {"window", 30, prepare_window, draw_window},
+    {"video", 30, prepare_video, draw_video},
+    {"fullvideo", 30, prepare_fullvideo, draw_video},
+    {"desktop", 10, prepare_desktop, draw_desktop},
 };
 
 /* ---- player ---- */
@@ -499,13 +514,15 @@ int scene_set(const char *args, FILE *out)
         if (!shadow)
             abort();
     }
-    strip_x = strip_y = 0;
+    codes = 0;
     area = scene->prepare();
     with_block = strcmp(option, "block") == 0;
     screen_block(with_block);
     present_frame(0);
-    fprintf(out, "%u %u %u %u %d %d %u\n", area.x, area.y, area.width, area.height,
-            scene->strip ? (int)strip_x : -1, scene->strip ? (int)strip_y : -1, scene->fps);
+    fprintf(out, "%u %u %u %u %u", area.x, area.y, area.width, area.height, scene->fps);
+    for (uint32_t k = 0; k < codes; k++)
+        fprintf(out, " %u %u", code_x + k * code_step, code_y);
+    fprintf(out, "\n");
     return 0;
 }
 
