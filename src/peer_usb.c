@@ -284,6 +284,11 @@ static bool on_may_send(void *user)
     return dvc_manager_queued(device->usb->dvcs, DVC_URGENT) < PEER_USB_QUEUE_HIGH;
 }
 
+static uint64_t on_arrived(void *user)
+{
+    return usb_latency_arrived(((Device *)user)->usb->latency);
+}
+
 static void on_slot_read(void *user)
 {
     PeerUsb *usb = ((Device *)user)->usb;
@@ -303,6 +308,7 @@ static void on_slot_written(void *user)
 static const SlotCallbacks slot_callbacks = {
     .state_changed = on_slot_state,
     .may_send = on_may_send,
+    .arrived = on_arrived,
     .read = on_slot_read,
     .written = on_slot_written,
 };
@@ -405,6 +411,7 @@ static void on_replayed(void *user, const char *error)
         device->phase = PHASE_ATTACHED;
         log_info(device->subject, "given back to the guest on slot %s", slot_id(device->slot));
         tell_main(device, main_note, "connected", NULL);
+        slot_back(device->slot);
         usb_device_resume(slot_device(device->slot), device->source, now);
         return;
     }
@@ -446,8 +453,18 @@ void peer_usb_receiving(PeerUsb *usb, bool on)
 
 void peer_usb_sent(PeerUsb *usb)
 {
-    if (usb && dvc_manager_queued(usb->dvcs, DVC_URGENT) == 0)
+    GHashTableIter iter;
+    void *value;
+
+    if (!usb)
+        return;
+    if (dvc_manager_queued(usb->dvcs, DVC_URGENT) == 0)
         usb_latency_out_gone(usb->latency);
+    g_hash_table_iter_init(&iter, usb->devices);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        if (((Device *)value)->slot)
+            usb_device_sent(slot_device(((Device *)value)->slot));
+    }
 }
 
 /* What streams have done, if any runs. */

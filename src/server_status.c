@@ -185,6 +185,8 @@ static void json_stream(JsonBuilder *b, const char *name, const UsbIsoStats *s)
     set_int(b, "failed", (gint64)s->failed);
     set_int(b, "dropped", (gint64)s->dropped);
     set_int(b, "gaps_guest", s->gaps_guest);
+    set_int(b, "gaps_own", s->gaps_own);
+    set_int(b, "gaps_host", s->gaps_host);
     set_int(b, "gaps_network", s->gaps_network);
     set_int(b, "gaps_limit", s->gaps_limit);
     set_int(b, "lead_us", s->lead_us);
@@ -193,13 +195,27 @@ static void json_stream(JsonBuilder *b, const char *name, const UsbIsoStats *s)
 
 static void text_stream(GString *out, guint number, const char *name, const UsbIsoStats *s)
 {
+    const struct {
+        const char *whose;
+        guint32 count;
+    } gaps[] = {{"guest", s->gaps_guest},
+                {"network or client", s->gaps_network},
+                {"no processor here", s->gaps_host},
+                {"qrdp", s->gaps_own},
+                {"too many requests", s->gaps_limit}};
+    const char *separator = "; gaps: ";
+
     if (s->packets == 0)
         return;
     g_string_append_printf(
-        out, "usb %u:     %s %" G_GUINT64_FORMAT " packets, %" G_GUINT64_FORMAT " lost; gaps: %u",
-        number, name, s->packets, s->failed + s->dropped, s->gaps_network + s->gaps_limit);
-    if (s->gaps_guest > 0)
-        g_string_append_printf(out, ", and %u of the guest's own", s->gaps_guest);
+        out, "usb %u:     %s %" G_GUINT64_FORMAT " packets, %" G_GUINT64_FORMAT " lost", number,
+        name, s->packets, s->failed + s->dropped);
+    for (size_t i = 0; i < G_N_ELEMENTS(gaps); i++) {
+        if (gaps[i].count == 0)
+            continue;
+        g_string_append_printf(out, "%s%u (%s)", separator, gaps[i].count, gaps[i].whose);
+        separator = ", ";
+    }
     g_string_append_c(out, '\n');
 }
 

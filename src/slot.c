@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "loop_timeout.h"
+#include "thread_wait.h"
 
 #define SLOT_READ_BYTES (64u * 1024u)
 #define SLOT_READS_PER_DISPATCH 16u /* then the other sources get their turn */
@@ -36,7 +37,10 @@ struct Slot {
     UsbDevice *device;
     const SlotCallbacks *callbacks;
     void *user;
-    GThread *owner; /* NULL: on its way from one to the next */
+    GThread *owner;       /* NULL: on its way from one to the next */
+    ThreadWait *wait;     /* of .owner, NULL until a device asks for it */
+    int64_t away_since;   /* 0: it is not */
+    uint64_t blind_since; /* QEMU's socket was not watched from then on; 0: it is */
     uint8_t buffer[SLOT_READ_BYTES];
 };
 
@@ -80,6 +84,17 @@ static uint64_t on_now(void *user)
     return (uint64_t)g_get_monotonic_time();
 }
 
+static void on_arrival(void *user, UsbArrival *arrival)
+{
+    Slot *slot = user;
+    uint64_t seen = slot->callbacks->arrived(slot->user);
+
+    arrival->arrived_us = slot->blind_since ? MIN(seen, slot->blind_since) : seen;
+    if (!slot->wait)
+        slot->wait = thread_wait_new();
+    arrival->waited_us = thread_wait_us(slot->wait);
+}
+
 static bool slot_wants_input(Slot *slot)
 {
     return !slot->closed && usb_device_wants_guest_bytes(slot->device) &&
@@ -102,6 +117,8 @@ static gboolean slot_prepare(GSource *base, gint *timeout)
 
     if (slot_wants_input(slot))
         want |= G_IO_IN;
+    else if (!slot->blind_since)
+        slot->blind_since = (uint64_t)g_get_monotonic_time();
     if (!slot->closed && usb_device_has_guest_bytes(slot->device))
         want |= G_IO_OUT;
     /* After the end only silence helps: HUP would be reported for ever. */
@@ -131,8 +148,10 @@ static void slot_read(Slot *slot)
         uint64_t now = (uint64_t)g_get_monotonic_time();
         if (!usb_device_guest_bytes(slot->device, slot->buffer, (size_t)n, now))
             return;
-        if ((size_t)n < sizeof(slot->buffer))
+        if ((size_t)n < sizeof(slot->buffer)) {
+            slot->blind_since = 0;
             return; /* a stream socket had no more: save the call that says so */
+        }
     }
 }
 
@@ -176,6 +195,7 @@ Slot *slot_new(GMainContext *context, const char *id, int fd, UsbDescriptors *de
         .guest_write = on_guest_write,
         .state_changed = on_state_changed,
         .now = on_now,
+        .arrival = on_arrival,
     };
     Slot *slot = g_new0(Slot, 1);
 
@@ -207,6 +227,9 @@ void slot_attach(Slot *slot, GMainContext *context, const SlotCallbacks *callbac
 void slot_detach(Slot *slot)
 {
     g_assert(slot->owner == g_thread_self());
+    if (!slot->away_since)
+        slot->away_since = g_get_monotonic_time();
+    g_clear_pointer(&slot->wait, thread_wait_free);
     g_source_destroy(&slot->source->base);
     g_source_unref(&slot->source->base);
     slot->source = NULL;
@@ -223,6 +246,16 @@ void slot_free(Slot *slot)
     close(slot->fd);
     g_free(slot->id);
     g_free(slot);
+}
+
+int64_t slot_away_since(const Slot *slot)
+{
+    return slot->away_since;
+}
+
+void slot_back(Slot *slot)
+{
+    slot->away_since = 0;
 }
 
 const char *slot_id(const Slot *slot)

@@ -21,6 +21,8 @@ typedef struct SlotCallbacks {
     void (*state_changed)(void *user, Slot *slot, UsbDeviceState state, const char *why);
     /** Whether USB bytes may be queued towards the client now (the peer's byte cap). */
     bool (*may_send)(void *user);
+    /** What QEMU's socket has to read now did not come before (monotonic, us). */
+    uint64_t (*arrived)(void *user);
     /** What QEMU sent was read and handled. */
     void (*read)(void *user);
     /** QEMU's socket took all of a message. */
@@ -36,6 +38,10 @@ void slot_free(Slot *slot);
 void slot_detach(Slot *slot);
 /** Joins this one: its device's events go to @callbacks from now on. */
 void slot_attach(Slot *slot, GMainContext *context, const SlotCallbacks *callbacks, void *user);
+/** When its device lost its client (monotonic, us). Another client that does not bring it back all
+ * the way, slot_back(), does not change that. */
+int64_t slot_away_since(const Slot *slot);
+void slot_back(Slot *slot);
 const char *slot_id(const Slot *slot);
 UsbDevice *slot_device(Slot *slot);
 /** The peer's queue has drained: read QEMU's side again if may_send says so. */

@@ -38,14 +38,20 @@ static void kept_free(void *data)
     g_free(k);
 }
 
+static unsigned k_seconds(const Kept *k)
+{
+    gint64 away = k->until - slot_away_since(k->slot);
+
+    return (unsigned)((away + G_USEC_PER_SEC / 2) / G_USEC_PER_SEC);
+}
+
 static gboolean on_over(gpointer data)
 {
     Kept *k = data;
     UsbKeeper *keeper = k->keeper;
     guint device_id = k->device_id;
-    char *why = k->why
-                    ? g_steal_pointer(&k->why)
-                    : g_strdup_printf("its client was not back within %u s", keeper->grace_seconds);
+    char *why = k->why ? g_steal_pointer(&k->why)
+                       : g_strdup_printf("its client was not back within %u s", k_seconds(k));
 
     g_ptr_array_remove(keeper->kept, k);
     keeper->lost(keeper->user, device_id, why);
@@ -55,10 +61,10 @@ static gboolean on_over(gpointer data)
 
 static void start_grace(Kept *k)
 {
-    unsigned seconds = k->keeper->grace_seconds;
+    gint64 now = g_get_monotonic_time(), grace = k->keeper->grace_seconds * G_USEC_PER_SEC;
 
-    k->until = g_get_monotonic_time() + (gint64)seconds * G_USEC_PER_SEC;
-    k->timer = g_timeout_add(seconds * 1000u, on_over, k);
+    k->until = MIN(now + grace, slot_away_since(k->slot) + USB_KEEPER_MAX_GRACES * grace);
+    k->timer = g_timeout_add((guint)(MAX(k->until - now, 0) / 1000), on_over, k);
 }
 
 static void end_soon(Kept *k, const char *why)
@@ -82,6 +88,11 @@ static bool on_may_send(void *user)
     return true;
 }
 
+static uint64_t on_arrived(void *user)
+{
+    return (uint64_t)g_get_monotonic_time();
+}
+
 static void on_nothing(void *user)
 {
 }
@@ -89,6 +100,7 @@ static void on_nothing(void *user)
 static const SlotCallbacks slot_callbacks = {
     .state_changed = on_state,
     .may_send = on_may_send,
+    .arrived = on_arrived,
     .read = on_nothing,
     .written = on_nothing,
 };
@@ -116,7 +128,10 @@ void usb_keeper_free(UsbKeeper *keeper)
 
 bool usb_keeper_keep(UsbKeeper *keeper, Slot *slot, guint device_id, const char *login)
 {
-    if (keeper->kept->len >= USB_KEEPER_MAX || keeper->grace_seconds == 0) {
+    gint64 grace = keeper->grace_seconds * G_USEC_PER_SEC;
+    gint64 away = g_get_monotonic_time() - slot_away_since(slot);
+
+    if (keeper->kept->len >= USB_KEEPER_MAX || away >= USB_KEEPER_MAX_GRACES * grace) {
         slot_free(slot);
         return false;
     }

@@ -10,6 +10,9 @@
 #include "slot.h"
 
 #define USB_KEEPER_MAX 64u /* devices kept at once: more than QEMU's controllers have ports */
+/** A login renews the grace, so that there is time to announce the device, but without the device
+ * itself back a guest waits no longer than this many times the grace. */
+#define USB_KEEPER_MAX_GRACES 3u
 
 typedef struct UsbKeeper UsbKeeper;
 
@@ -20,9 +23,10 @@ typedef void (*UsbKeeperLost)(void *user, guint device_id, const char *why);
 UsbKeeper *usb_keeper_new(unsigned grace_seconds, UsbKeeperLost lost, void *user);
 void usb_keeper_free(UsbKeeper *keeper);
 /** Takes a detached @slot with a suspended device for @login, the name its client logged in with.
- * False: it has been freed, there is no room. */
+ * False: it has been freed, because there is no room or it has been away for too long already. */
 bool usb_keeper_keep(UsbKeeper *keeper, Slot *slot, guint device_id, const char *login);
-/** @login is back: its devices get the whole grace again to be announced. */
+/** @login is back: its devices get the whole grace again to be announced, as often as
+ * USB_KEEPER_MAX_GRACES allows. */
 void usb_keeper_renew(UsbKeeper *keeper, const char *login);
 /** The detached slot of a device of @login's with the very same descriptors, and its number in
  * *device_id; NULL if there is none. */

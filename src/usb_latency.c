@@ -106,6 +106,11 @@ void usb_latency_in_gone(UsbLatency *latency)
         add(&latency->sums.in, latency->in_since);
 }
 
+uint64_t usb_latency_arrived(const UsbLatency *latency)
+{
+    return (uint64_t)latency->clock->arrived;
+}
+
 const UsbLatencies *usb_latency_get(const UsbLatency *latency)
 {
     return &latency->sums;

@@ -32,6 +32,9 @@ void usb_latency_receiving(UsbLatency *latency, bool on);
 /** QEMU's socket has taken everything. */
 void usb_latency_in_gone(UsbLatency *latency);
 
+/** What is there to be read in this pass of the loop did not come before. */
+uint64_t usb_latency_arrived(const UsbLatency *latency);
+
 const UsbLatencies *usb_latency_get(const UsbLatency *latency);
 
 #endif

@@ -549,6 +549,8 @@ bool usb_device_guest_bytes(UsbDevice *d, const uint8_t *data, size_t len, uint6
     if (d->state == USB_DEVICE_BROKEN)
         return false;
     device_enter_at(d, now_us);
+    if (iso_plays(d))
+        iso_gap_arrival(d);
     size_t n = d->input_len ? 0 : redir_feed(d->redir, data, len);
     if (!redir_error(d->redir))
         keep_input(d, data + n, len - n);

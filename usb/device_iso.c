@@ -16,17 +16,17 @@
  *         +------- the device has run dry -------+
  *
  * In FILLING packets are collected; they leave all at once and lie at the client as the lead that
- * RUNNING then lives on. It is 60 ms, which QEMU found necessary for a guest's own jitter, and one
- * round trip more, since that is how long a lost segment holds up what is behind it. After a gap
- * that the network caused it grows by half.
+ * RUNNING then lives on. It is 60 ms, which QEMU found necessary for a guest's own jitter, one
+ * round trip more, since that is how long a lost segment holds up what is behind it, and the time
+ * that a request takes to fill up and to be noticed by the client. After a gap that the network
+ * caused it grows by half.
  *
  * What lies at the client cannot be seen, but computed: .play_end is when the completion of the
  * last request is due if the device never waits. What would arrive there when its predecessor has
- * nearly ended comes too late: the guest has sent too little (gaps_guest), and sending it at once
- * would leave no lead for what follows, and perhaps a gap at each request. So the stream is filled
- * anew. Completions correct .play_end (see IsoClock); when they turn out to be later than the sum
- * of the packets explains, the device has waited for us although the guest was on time
- * (gaps_network).
+ * nearly ended comes too late: sending it at once would leave no lead for what follows, and perhaps
+ * a gap at each request. So the stream is filled anew. Whose fault that is, device_isogap.c finds.
+ * Completions correct .play_end (see IsoClock); when they turn out to be later than the sum of the
+ * packets explains, the device has waited for us although all was on time here (gaps_network).
  *
  * More than the lead piles up when a guest catches up after it was held up, or when its clock is
  * faster than the device's. USB_ISO_MAX_EXCESS_US of that is carried as delay. Beyond it new
@@ -78,6 +78,7 @@ static uint32_t urb_size(const IsoStream *s, uint32_t wanted)
     return n < s->multiple ? s->multiple : n - n % s->multiple;
 }
 
+/* What a stream lives on while packets do not come as they should. */
 static uint64_t margin(const UsbDevice *d)
 {
     uint64_t us = USB_ISO_MIN_LEAD_US + device_round_trip(d);
@@ -116,7 +117,7 @@ static IsoStream *stream_new(const UsbDevice *d, const UsbEndpoint *e, const Red
     } else {
         uint64_t half = (uint64_t)event->urbs * event->per_urb * s->period / 2;
 
-        s->lead = margin(d);
+        s->lead = margin(d) + urb_us + ISO_SLACK_US;
         if (s->lead < half)
             s->lead = half > USB_ISO_MAX_LEAD_US ? USB_ISO_MAX_LEAD_US : half;
     }
@@ -195,6 +196,15 @@ void iso_stop(UsbDevice *d, uint64_t id, uint8_t endpoint)
         return;
     }
     iso_out_stop(d, pipe);
+}
+
+bool iso_plays(const UsbDevice *d)
+{
+    for (unsigned i = 0; i < DEVICE_PIPES / 2; i++) {
+        if (d->pipes[i].iso)
+            return true;
+    }
+    return false;
 }
 
 bool iso_pipe_draining(const Pipe *pipe)

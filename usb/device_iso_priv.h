@@ -1,6 +1,6 @@
 /*
  * Shared by the files of isochronous streams: device_iso.c (beginning, end, time, IN),
- * device_isoout.c (OUT). device_iso.c says how they work.
+ * device_isoout.c (OUT), device_isogap.c (whose fault gaps are). device_iso.c says how they work.
  *
  * Owner, thread: as UsbDevice.
  */
@@ -10,6 +10,7 @@
 #include "device_priv.h"
 
 #define ISO_MAX_ERRORS 8u
+#define ISO_SLACK_US 5000u /* a client looks at its USB from time to time */
 
 typedef enum IsoState {
     ISO_FILLING,
@@ -21,8 +22,12 @@ typedef enum IsoState {
 typedef struct IsoUrb IsoUrb;
 struct IsoUrb {
     IsoUrb *next;
-    uint32_t id;  /* of its request, once it has one */
-    uint64_t end; /* when its completion is due */
+    uint32_t id;              /* of its request, once it has one */
+    uint64_t end;             /* when its completion is due */
+    uint64_t due;             /* when it has to have left, 0 if nothing was playing */
+    uint64_t arrived, waited; /* as UsbDevice's, of what completed it */
+    uint64_t first;           /* number of its first packet */
+    bool offered;             /* to the client's socket */
     uint32_t length;
     uint32_t n_packets;
     uint32_t n_padding; /* the last ones: empty, not the guest's */
@@ -52,6 +57,7 @@ struct IsoStream {
     bool in;
     bool dropping;         /* OUT: until the lead is normal again */
     bool held_back;        /* OUT: something waited for a place at the source */
+    bool starting;         /* OUT: what goes now is the lead */
     uint32_t period;       /* us per packet */
     uint32_t packet_bytes; /* room of a packet: a service interval's bytes */
     uint32_t per_urb;
@@ -60,7 +66,10 @@ struct IsoStream {
     uint32_t window;   /* IN: requests to keep outstanding */
     unsigned errors;   /* in a row */
     uint64_t next_id;
-    uint64_t lead;     /* OUT: us to collect before it starts */
+    uint64_t lead;                  /* OUT: us to collect before it starts */
+    uint64_t came;                  /* OUT: packets that were not dropped */
+    uint64_t base_at, base_packets; /* OUT: when the lead was complete, and .came then */
+    uint32_t not_offered;           /* OUT: of .sent */
     uint64_t play_end; /* when the completion of the last request is due, 0 if none was made */
     uint64_t flush_at, drain_until;
     IsoClock clock;
@@ -80,6 +89,14 @@ void iso_end(UsbDevice *d, Pipe *pipe);
 bool iso_room(UsbDevice *d);
 /** A completion came that had been expected at @due. */
 void iso_observe(UsbDevice *d, IsoStream *s, uint64_t due);
+
+/* device_isogap.c */
+/** The lead is complete: QEMU's lateness counts from here. */
+void iso_gap_lead_complete(const UsbDevice *d, IsoStream *s);
+/** When a request that goes on with what is there has to leave. */
+uint64_t iso_gap_due(const UsbDevice *d, const IsoStream *s);
+/** The first request that waits is too late: counts the gap. */
+void iso_gap_too_late(UsbDevice *d, IsoStream *s);
 
 /* device_isoout.c */
 /** Returns how many packets of the guest's were in it. */

@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ISO_SLACK_US 5000u /* a client looks at its USB from time to time */
-
 /* ---- lists of URBs ---- */
 
 static void list_append(IsoList *list, IsoUrb *urb)
@@ -86,6 +84,7 @@ static bool submit_out(UsbDevice *d, Pipe *pipe, IsoUrb *urb)
     };
     uint64_t arrival = d->now + device_round_trip(d);
 
+    urb->due = s->state == ISO_RUNNING && !s->starting ? iso_gap_due(d, s) : 0;
     urb->id = device_submit(d, &request, TRANSFER_TIMER_ISO, NULL);
     if (!urb->id) {
         iso_stats(d, s)->dropped += urb->n_packets - urb->n_padding;
@@ -98,9 +97,12 @@ static bool submit_out(UsbDevice *d, Pipe *pipe, IsoUrb *urb)
     }
     s->play_end += (uint64_t)urb->n_packets * s->period;
     urb->end = s->play_end;
+    urb->first = d->iso_sent;
+    d->iso_sent += urb->n_packets;
     free(urb->data);
     urb->data = NULL;
     list_append(&s->sent, urb);
+    s->not_offered++;
     s->live++;
     d->iso_requests++;
     return true;
@@ -113,16 +115,15 @@ static bool may_go(UsbDevice *d, IsoStream *s)
 
     if (s->state == ISO_RUNNING && lead_at_client(d, s) <= ISO_SLACK_US) {
         s->state = ISO_FILLING;
-        if (s->held_back)
-            iso_stats(d, s)->gaps_limit++;
-        else
-            iso_stats(d, s)->gaps_guest++;
+        iso_gap_too_late(d, s);
     }
-    s->held_back = false;
+    s->held_back = s->starting = false;
     if (s->state == ISO_FILLING) {
         if ((uint64_t)closed * s->period + lead_at_client(d, s) < s->lead)
             return false;
         s->state = ISO_RUNNING;
+        s->starting = true;
+        iso_gap_lead_complete(d, s);
         iso_stats(d, s)->lead_us = (uint32_t)((uint64_t)closed * s->period);
     }
     return true;
@@ -166,12 +167,19 @@ static void close_open(IsoStream *s)
     }
 }
 
+static void came(const UsbDevice *d, IsoUrb *urb)
+{
+    urb->arrived = d->arrived;
+    urb->waited = d->arrived_waited;
+}
+
 static IsoUrb *open_urb(UsbDevice *d, IsoStream *s, uint32_t length)
 {
     bool equal = d->source && d->source->quirks & USB_QUIRK_EQUAL_ISO_PACKETS;
     IsoUrb *urb = s->open;
 
     if (urb && equal && urb->packets[0].length != length) {
+        came(d, urb); /* that it is complete is known only now */
         close_open(s);
         urb = NULL;
     }
@@ -193,8 +201,10 @@ static bool must_drop(const UsbDevice *d, IsoStream *s)
 
     if (ahead > s->lead + USB_ISO_MAX_EXCESS_US || s->waiting.bytes > USB_ISO_MAX_BYTES)
         s->dropping = true;
-    else if (ahead <= s->lead)
+    else if (s->dropping && ahead <= s->lead) {
         s->dropping = false;
+        iso_gap_lead_complete(d, s);
+    }
     return s->dropping;
 }
 
@@ -220,6 +230,8 @@ void iso_packet(UsbDevice *d, const RedirEvent *event)
         memcpy(urb->data + urb->length, event->data, event->length);
     urb->packets[urb->n_packets++].length = event->length;
     urb->length += event->length;
+    came(d, urb);
+    s->came++;
     s->waiting.packets++;
     s->waiting.bytes += event->length;
     if (urb->n_packets == s->per_urb)
@@ -247,6 +259,7 @@ void iso_out_complete(UsbDevice *d, Pipe *pipe, const UsbCompletion *c)
     uint32_t failed = 0;
 
     assert(urb);
+    s->not_offered -= !urb->offered;
     const uint32_t guest_packets = urb->n_packets - urb->n_padding;
     if (status == USB_STATUS_SUCCESS) {
         s->errors = 0;

@@ -127,6 +127,9 @@ struct UsbDevice {
 
     uint8_t *input; /* QEMU's bytes that wait for room */
     size_t input_len, input_cap;
+    UsbArrival arrival;      /* the last one that was asked for */
+    uint64_t arrived;        /* of the bytes that are being handled: not before */
+    uint64_t arrived_waited; /* and how long had been waited for a processor until then */
 
     /* What the guest has configured, and whether the device has been told. */
     const UsbConfiguration *configuration; /* NULL: unconfigured */
@@ -151,6 +154,7 @@ struct UsbDevice {
     uint64_t packet_bytes; /* sum of their .length */
     uint32_t stream_requests;
     uint32_t iso_requests;
+    uint64_t iso_sent;       /* packets of OUT streams that were submitted */
     uint64_t round_trip;     /* us, 0 if unknown: see device_note_round_trip() */
     bool starved;            /* something waits for a place in the table */
     bool streams_paused;     /* QEMU does not read */
@@ -201,6 +205,8 @@ void device_let_go_of_source(UsbDevice *d);
 void state_note(UsbDevice *d, const Packet *packet);
 /** The device has been reset, all settings are gone. */
 void state_forget(UsbDevice *d);
+/** Whether a setting's endpoint is there now; one that is not has no setting. */
+bool state_applies(const UsbDevice *d, const DeviceSetting *setting);
 /** Whether repeating the settings brings the device back where it was. */
 bool state_can_be_restored(const UsbDevice *d);
 
@@ -274,7 +280,13 @@ void bulkin_stop(UsbDevice *d, const RedirEvent *event);
 void bulkin_report(UsbDevice *d, Pipe *pipe, UsbStatus status, const uint8_t *data,
                    uint32_t length);
 
+/* device_isogap.c */
+/** Bytes of QEMU's are handed in. */
+void iso_gap_arrival(UsbDevice *d);
+
 /* device_iso.c */
+/** Whether an OUT stream runs. */
+bool iso_plays(const UsbDevice *d);
 void iso_start(UsbDevice *d, const RedirEvent *event);
 void iso_stop(UsbDevice *d, uint64_t id, uint8_t endpoint);
 void iso_packet(UsbDevice *d, const RedirEvent *event);

@@ -278,6 +278,11 @@ typedef enum UsbDeviceState {
     USB_DEVICE_GONE,      /* the source left; device_disconnect was sent */
 } UsbDeviceState;
 
+typedef struct UsbArrival {
+    uint64_t arrived_us; /* they did not come before */
+    uint64_t waited_us;  /* so long in all has this thread been ready to run without a processor */
+} UsbArrival;
+
 typedef struct UsbDeviceCallbacks {
     /** Takes up to @len usbredir bytes for QEMU. Returns how many, 0 when the fd would block (call
      * usb_device_guest_writable() later), -1 when the fd is dead. */
@@ -287,17 +292,23 @@ typedef struct UsbDeviceCallbacks {
     /** The time now, in microseconds of the clock that is handed in elsewhere: when a completion
      * came is what a stream's timing rests on. NULL: the time last handed in must do. */
     uint64_t (*now)(void *user);
+    /** Fills in what is known about the bytes that are being handed in. Asked only while an
+     * isochronous OUT stream runs. NULL: they came now, and nobody had to wait for a processor. */
+    void (*arrival)(void *user, UsbArrival *arrival);
 } UsbDeviceCallbacks;
 
 /** What isochronous streams of one direction have done. A gap is a time in which the device, in
- * the middle of a stream, had nothing to play or nobody to record for. */
+ * the middle of a stream, had nothing to play or nobody to record for. Whose it is, is decided in
+ * device_isogap.c for OUT; for IN all are the network's. */
 typedef struct UsbIsoStats {
     uint64_t packets;      /* OUT: from the guest; IN: from the device */
     uint64_t delivered;    /* OUT: the device has them; IN: QEMU has */
     uint64_t failed;       /* were lost on the way or at the device */
     uint64_t dropped;      /* were given up by us: too many waited, or the stream ended */
-    uint32_t gaps_guest;   /* the guest had sent too little to go on; not counted for IN */
-    uint32_t gaps_network; /* the requests came too late although the guest was on time */
+    uint32_t gaps_guest;   /* QEMU had sent too little to go on */
+    uint32_t gaps_own;     /* it was here in time, and we were too late */
+    uint32_t gaps_host;    /* ... because we had no processor */
+    uint32_t gaps_network; /* the requests came too late although all were on time here */
     uint32_t gaps_limit;   /* we held requests back because too many were under way */
     uint32_t lead_us;      /* OUT: what was collected before the last start */
 } UsbIsoStats;
@@ -328,6 +339,8 @@ bool usb_device_wants_guest_bytes(const UsbDevice *device);
 /** Whether bytes for QEMU are waiting for the fd to become writable, and the call to make then. */
 bool usb_device_has_guest_bytes(const UsbDevice *device);
 void usb_device_guest_writable(UsbDevice *device);
+/** What the device has submitted to its source has been offered to the client's socket. */
+void usb_device_sent(UsbDevice *device);
 
 /** Sends device_disconnect; the state becomes GONE. The owner closes the chardev afterwards. */
 void usb_device_disconnect(UsbDevice *device, const char *why);

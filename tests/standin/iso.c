@@ -48,8 +48,9 @@ static void begin(Endpoint *ep, const Xfer *x)
     } else if (x->submitted > s->next) {
         int64_t missed = (x->submitted - s->next) / ep->desc->interval + 1;
 
-        trace(x->dev, "ep %02x GAP of %lld slots at %llu", ep->address, (long long)missed,
-              (unsigned long long)s->slot);
+        trace(x->dev, "ep %02x GAP of %lld slots at %llu, before packet %llu, dry since %.6f",
+              ep->address, (long long)missed, (unsigned long long)s->slot,
+              (unsigned long long)s->packets, (double)s->next / 1e9);
         s->gaps++;
         s->missed += (uint64_t)missed;
         s->next += missed * ep->desc->interval;

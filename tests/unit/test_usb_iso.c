@@ -36,6 +36,11 @@ typedef struct Sim {
     unsigned sent;
 } Sim;
 
+typedef struct Lie {
+    UsbRig *rig;
+    uint64_t late, waited;
+} Lie;
+
 static const GuestPacket *status_of(UsbRig *r, uint64_t id)
 {
     usb_rig_run(r);
@@ -289,15 +294,15 @@ static void test_start_up(void)
     UsbRig *r = headset(USB_SPEED_HIGH, FREERDP, 30000);
 
     start_out(r);
-    for (unsigned i = 0; i < 89; i++)
+    for (unsigned i = 0; i < 109; i++)
         send_packet(r, i, 192);
     g_assert_cmpuint(r->source->n_pending, ==, 0);
-    send_packet(r, 89, 192); /* 60 ms and a round trip */
-    g_assert_cmpuint(r->source->n_pending, ==, 9);
-    g_assert_cmpuint(stats(r).iso_out.lead_us, ==, 90000);
-    for (unsigned i = 90; i < 100; i++)
+    send_packet(r, 109, 192); /* 60 ms, a round trip, a request, 5 ms; in whole requests */
+    g_assert_cmpuint(r->source->n_pending, ==, 11);
+    g_assert_cmpuint(stats(r).iso_out.lead_us, ==, 110000);
+    for (unsigned i = 110; i < 120; i++)
         send_packet(r, i, 192);
-    g_assert_cmpuint(r->source->n_pending, ==, 10);
+    g_assert_cmpuint(r->source->n_pending, ==, 12);
     finish(r);
 }
 
@@ -347,6 +352,68 @@ static void test_guest_gap(void)
     check_all_played(s);
     finish(r);
     g_free(s);
+}
+
+/* A thread that did not come to read QEMU's socket: busy with something else, or without a
+ * processor, for @late us of the time that the bytes lay there. */
+static void lie_about_arrival(void *user, UsbArrival *a)
+{
+    const Lie *lie = user;
+
+    *a = (UsbArrival){.arrived_us = lie->rig->now - lie->late, .waited_us = lie->waited};
+}
+
+static void late_reader(uint64_t late, uint64_t waited, unsigned own, unsigned host)
+{
+    UsbRig *r = headset(USB_SPEED_FULL, FREERDP, 10000);
+    Sim *s = sim_new(r, 5000);
+    Lie lie = {.rig = r};
+
+    r->arrival = lie_about_arrival;
+    r->arrival_user = &lie;
+    start_out(r);
+    sim_play(s, 1000);
+    for (unsigned i = 0; i < 120; i++)
+        sim_step(s);
+    lie.late = late;
+    lie.waited = waited;
+    for (unsigned i = 0; i < 120; i++, s->sent++) /* all that came meanwhile, in one reading */
+        send_packet(r, s->sent, s->sent % 10 == 9 ? 180 : 176);
+    lie.late = 0;
+    sim_play(s, 1000);
+    g_assert_cmpuint(s->gaps, ==, 1);
+    g_assert_cmpuint(stats(r).iso_out.gaps_own, ==, own);
+    g_assert_cmpuint(stats(r).iso_out.gaps_host, ==, host);
+    g_assert_cmpuint(stats(r).iso_out.gaps_guest, ==, 1 - own - host);
+    g_assert_cmpuint(stats(r).iso_out.gaps_network, ==, 0);
+    stop_out(s);
+    check_all_played(s);
+    finish(r);
+    g_free(s);
+}
+
+static void test_own_gap(void)
+{
+    late_reader(0, 0, 0, 0);      /* QEMU sent it as late as that */
+    late_reader(120000, 0, 1, 0); /* it was there all the time */
+    late_reader(0, 120000, 0, 1); /* there was no processor to read it */
+    late_reader(60000, 60000, 0, 1);
+    late_reader(119000, 1000, 1, 0);
+}
+
+/* Offered to the client's socket too late, although it was submitted in time. */
+static void test_late_offer(void)
+{
+    UsbRig *r = headset(USB_SPEED_FULL, FREERDP, 10000);
+
+    start_out(r);
+    for (unsigned i = 0; i < 100; i++) {
+        /* Of the lead, which is not late for anything, and then of a request that had time. */
+        r->late_offer = i == 89 ? 20000 : i == 99 ? 200000 : 0;
+        send_packet(r, i, 192);
+        g_assert_cmpuint(stats(r).iso_out.gaps_own, ==, i == 99 ? 1 : 0);
+    }
+    finish(r);
 }
 
 static void test_network_gap(void)
@@ -736,6 +803,8 @@ int main(int argc, char **argv)
     g_test_add_func("/usb-iso/out/distance", test_distance);
     g_test_add_func("/usb-iso/out/guest-gap", test_guest_gap);
     g_test_add_func("/usb-iso/out/network-gap", test_network_gap);
+    g_test_add_func("/usb-iso/out/own-gap", test_own_gap);
+    g_test_add_func("/usb-iso/out/late-offer", test_late_offer);
     g_test_add_func("/usb-iso/out/beep", test_beep);
     g_test_add_func("/usb-iso/out/drain-limit", test_drain_limit);
     g_test_add_func("/usb-iso/out/too-fast", test_too_fast);

@@ -26,6 +26,11 @@ static void on_state(void *user, Slot *slot, UsbDeviceState state, const char *w
     ((Stand *)user)->state = state;
 }
 
+static uint64_t on_arrived(void *user)
+{
+    return (uint64_t)g_get_monotonic_time();
+}
+
 static bool on_may_send(void *user)
 {
     return true;
@@ -35,8 +40,11 @@ static void on_nothing(void *user)
 {
 }
 
-static const SlotCallbacks callbacks = {
-    .state_changed = on_state, .may_send = on_may_send, .read = on_nothing, .written = on_nothing};
+static const SlotCallbacks callbacks = {.state_changed = on_state,
+                                        .may_send = on_may_send,
+                                        .arrived = on_arrived,
+                                        .read = on_nothing,
+                                        .written = on_nothing};
 
 /* QEMU's half; false: the slot has closed its end. */
 static bool qemu(Stand *s)
@@ -210,6 +218,35 @@ static void test_over(void)
     stand_free(b);
 }
 
+/* A client that logs in over and over without bringing the device, and one that brings it but never
+ * gets as far as to be given it. */
+static void test_total(void)
+{
+    Lost lost = {0};
+    UsbKeeper *keeper = usb_keeper_new(1, on_lost, &lost);
+    Stand *a = stand('a'), *b = stand('b');
+    gint64 start = g_get_monotonic_time();
+
+    g_assert_true(usb_keeper_keep(keeper, a->slot, 1, "joe"));
+    g_assert_true(usb_keeper_keep(keeper, b->slot, 2, "joe"));
+    while (usb_keeper_seconds(keeper, 1) + usb_keeper_seconds(keeper, 2) > 0) {
+        Slot *slot = claim(keeper, "joe", b, 2);
+
+        if (slot)
+            usb_keeper_keep(keeper, slot, 2, "joe");
+        usb_keeper_renew(keeper, "joe");
+        g_main_context_iteration(NULL, FALSE);
+    }
+    wait_lost(&lost, MAX(lost.n, 1));
+    g_assert_cmpint(g_get_monotonic_time() - start, >=, 2900 * 1000);
+    g_assert_nonnull(strstr(lost.why, "within 3 s"));
+    g_assert_false(qemu(a));
+    g_assert_false(qemu(b));
+    usb_keeper_free(keeper);
+    stand_free(a);
+    stand_free(b);
+}
+
 static void test_ends_early(void)
 {
     Lost lost = {0};
@@ -258,6 +295,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/usb-keeper/claim", test_claim);
     g_test_add_func("/usb-keeper/over", test_over);
+    g_test_add_func("/usb-keeper/total", test_total);
     g_test_add_func("/usb-keeper/ends-early", test_ends_early);
     g_test_add_func("/usb-keeper/off", test_off);
     return g_test_run();

@@ -6,6 +6,7 @@
 """
 
 import array
+import re
 import struct
 import sys
 
@@ -26,14 +27,38 @@ def packets(path):
     return result
 
 
-def start_up_gaps(recorded, packets=60):
-    """Gaps so soon after the last one, or the beginning, that the stream was still being filled."""
-    count, since = 0, 0
-    for (before, _), (slot, _) in zip(recorded, recorded[1:]):
-        since += 1
-        if slot != before + 1:
-            count += since < packets
-            since = 0
+SLACK_US = 5000  # usb/device_iso_priv.h: ISO_SLACK_US
+GAP = re.compile(r"^\S+ headset: ep 01 GAP of (\d+) slots at \d+, before packet (\d+), dry since (\S+)$", re.M)
+REQUEST = re.compile(r"packets (\d+) to (\d+): came at (\d+), left at (\d+), due at \d+, no processor for (\d+) us")
+REFILL = re.compile(r"packet (\d+): too late by (\d+) us, QEMU by (-?\d+) us, here for (\d+) us, "
+                    r"no processor for (\d+) us")
+
+
+def whose_gaps(trace, log, round_trip_us, since=0):
+    """{whose: number of gaps at the headset from packet number since on}; how it is decided: usb/device_isogap.c.
+
+    trace: the stand-in's, whose frame clock says since when the headset had nothing. log: qrdp's, about this
+    headset: when each packet came from QEMU and when it left. Both clocks are the machine's monotonic one.
+    """
+    requests = [tuple(map(int, found)) for found in REQUEST.findall(log)]
+    refills = {int(found[0]): tuple(map(int, found[1:])) for found in REFILL.findall(log)}
+    count = dict.fromkeys(("guest", "host", "network", "qrdp"), 0)
+    for slots, packet, dry in GAP.findall(trace):
+        packet, due = int(packet), float(dry) * 1e6 - round_trip_us / 2 - SLACK_US
+        if packet < since:
+            continue
+        _, _, came, left, waited = next(r for r in requests if r[0] <= packet <= r[1])
+        if left <= due:
+            whose = "network"  # or the client: it was on its way in time
+        elif packet in refills:
+            missed, late, here, waited = refills[packet]
+            whose = (("guest" if late >= 60000 else "network") if here < missed else
+                     "host" if missed <= waited else "qrdp")
+        elif came > due:
+            whose = "network"  # QEMU was late, but within what the lead is for: the headset had less than that
+        else:
+            whose = "host" if left - waited <= due else "qrdp"
+        count[whose] += 1
     return count
 
 
