@@ -124,6 +124,8 @@ static void ask_setting(UsbReplay *r)
 {
     const UsbDevice *d = r->device;
 
+    while (r->setting < d->settings.n && !state_applies(d, &d->settings.settings[r->setting]))
+        r->setting++;
     if (r->setting == d->settings.n) {
         r->step = d->storage_kind == STORAGE_BULK_ONLY ? REPLAY_BULK_RESET : REPLAY_END;
         advance(r);

@@ -537,6 +537,101 @@ static void test_settings(void)
     end(r);
 }
 
+/* The guest's driver sends a request that the device carries out. */
+static void driver_sends(UsbRig *r, uint8_t type, uint8_t request, uint16_t value, uint16_t index,
+                         uint16_t length, const void *data)
+{
+    uint64_t id = fake_guest_control(r->guest, type, request, value, index, length, data);
+
+    r->source->hold = true;
+    usb_rig_run(r);
+    fake_source_complete(r->source, 0, USB_STATUS_SUCCESS, NULL, 0, false);
+    answer(r, usb_redir_control_packet, id, USB_STATUS_SUCCESS);
+    r->source->hold = false;
+}
+
+typedef struct Wanted {
+    uint8_t request;
+    uint16_t value, index;
+    uint8_t first; /* byte of data */
+} Wanted;
+
+/* The device comes back, and after @selects requests these settings are made, nothing else. */
+static void check_replayed(UsbRig *r, unsigned selects, const Wanted *wanted, unsigned n)
+{
+    suspend(r);
+    FakeSource *f = back(r);
+    Outcome o = {0};
+
+    f->hold = true;
+    o.replay = usb_replay_new(r->device, &f->base, r->now, on_done, &o);
+    usb_replay_tick(o.replay, r->now);
+    for (unsigned i = 0; i < selects + n; i++) {
+        g_assert_false(o.done);
+        g_assert_cmpuint(f->n_pending, ==, 1);
+        const FakeRequest *q = &f->pending[0];
+        if (i >= selects) {
+            g_assert_cmpuint(q->request.kind, ==, USB_REQUEST_CONTROL);
+            g_assert_cmpuint(q->request.setup.request, ==, wanted[i - selects].request);
+            g_assert_cmpuint(q->request.setup.value, ==, wanted[i - selects].value);
+            g_assert_cmpuint(q->request.setup.index, ==, wanted[i - selects].index);
+            if (q->request.length)
+                g_assert_cmpuint(q->data[0], ==, wanted[i - selects].first);
+        }
+        fake_source_complete(f, 0, USB_STATUS_SUCCESS, NULL, 0, false);
+    }
+    g_assert_true(o.done);
+    g_assert_cmpstr(o.error, ==, "");
+    f->hold = false;
+    f->selected = 1;
+    usb_device_resume(r->device, &f->base, r->now);
+    usb_rig_run(r);
+}
+
+/* A headset's sampling rate belongs to an endpoint, its volumes to the device. */
+static void test_audio_settings(void)
+{
+    UsbRig *r = usb_rig_new(FAKE_HEADSET, USB_SPEED_FULL, FREERDP);
+    static const uint8_t slow[] = {0x44, 0xac, 0}, fast[] = {0x80, 0xbb, 0}, loud[] = {7, 0},
+                         soft[] = {3, 0};
+    static const Wanted wanted[] = {
+        {1, 0x0201, 0x0600, 3}, {1, 0x0202, 0x0600, 7}, {1, 0x0100, 0x03, 0x80}};
+
+    usb_rig_enumerate(r);
+    answer(r, usb_redir_alt_setting_status, fake_guest_set_alt(r->guest, 1, 1), USB_STATUS_SUCCESS);
+    driver_sends(r, 0x22, 1, 0x0100, 0x03, 3, slow);
+    driver_sends(r, 0x21, 1, 0x0201, 0x0600, 2, soft); /* the left channel's volume */
+    driver_sends(r, 0x21, 1, 0x0202, 0x0600, 2, loud);
+    driver_sends(r, 0x22, 1, 0x0100, 0x03, 3, fast);
+    check_replayed(r, 2, wanted, 3);
+    answer(r, usb_redir_alt_setting_status, fake_guest_set_alt(r->guest, 1, 0), USB_STATUS_SUCCESS);
+    check_replayed(r, 1, wanted, 2);              /* the endpoint is not there */
+    driver_sends(r, 0x21, 5, 0, 0x0600, 1, soft); /* SET_MEM */
+    g_assert_false(suspendable(r));
+    end(r);
+}
+
+/* A network adapter's filters (CDC ECM); not what only a dialogue can have brought about. */
+static void test_network_settings(void)
+{
+    FakeSource *f = fake_source_new(FAKE_KEYBOARD, USB_SPEED_HIGH);
+    static const Wanted wanted[] = {{0x40, 1, 0, 1}, {0x43, 0x0c, 0, 0}};
+    static const uint8_t group[6] = {1, 0, 0x5e, 0, 0, 1};
+
+    for (unsigned i = 0; i + 9 < f->config_len; i += f->config_raw[i])
+        if (f->config_raw[i + 1] == 4)
+            f->config_raw[i + 5] = 2;
+    UsbRig *r = usb_rig_with(f, FREERDP);
+    usb_rig_enumerate(r);
+    driver_sends(r, 0x21, 0x43, 0x0e, 0, 0, NULL);
+    driver_sends(r, 0x21, 0x40, 1, 0, 6, group);
+    driver_sends(r, 0x21, 0x43, 0x0c, 0, 0, NULL);
+    check_replayed(r, 1, wanted, 2);
+    driver_sends(r, 0x21, 0x86, 0, 0, 6, group); /* NCM: SET_NTB_INPUT_SIZE */
+    g_assert_false(suspendable(r));
+    end(r);
+}
+
 static void test_not_configured(void)
 {
     UsbRig *r = usb_rig_new(FAKE_KEYBOARD, USB_SPEED_FULL, FREERDP);
@@ -670,6 +765,8 @@ int main(int argc, char **argv)
     g_test_add_func("/usb-suspend/keyboard", test_keyboard);
     g_test_add_func("/usb-suspend/alternate-setting", test_alternate_setting);
     g_test_add_func("/usb-suspend/settings", test_settings);
+    g_test_add_func("/usb-suspend/settings/audio", test_audio_settings);
+    g_test_add_func("/usb-suspend/settings/network", test_network_settings);
     g_test_add_func("/usb-suspend/not-configured", test_not_configured);
     g_test_add_func("/usb-suspend/configuring", test_configuring);
     g_test_add_func("/usb-suspend/unsuitable", test_unsuitable);
