@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -266,6 +268,22 @@ static void try_socket(Check *check, int family, const char *what)
         close(fd);
 }
 
+/* @name: an abstract socket that a process outside of the sandbox listens on. */
+static void try_abstract(Check *check, const char *name)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t length = MIN(strlen(name), sizeof(address.sun_path) - 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    memcpy(address.sun_path + 1, name, length);
+    length += offsetof(struct sockaddr_un, sun_path) + 1;
+    tried(check, "abstract socket",
+          fd < 0 ||
+              (connect(fd, (struct sockaddr *)&address, (socklen_t)length) < 0 && errno == EPERM));
+    if (fd >= 0)
+        close(fd);
+}
+
 static void try_fork(Check *check)
 {
     pid_t pid = fork();
@@ -295,9 +313,15 @@ static gpointer check_thread(gpointer data)
         try_open(check, "/proc/1/status", O_RDONLY, "open /proc/1/status");
         try_open(check, "/", O_RDONLY | O_DIRECTORY, "open /");
     }
+    if (landlock_version >= 6)
+        try_abstract(check, made);
     try_open(check, made, O_WRONLY | O_CREAT, "make a file");
     try_open(check, "/dev/null", O_RDWR, "open for writing");
     try_socket(check, AF_INET, "socket");
+    int fd = memfd_create("sandbox-check", MFD_CLOEXEC);
+    tried(check, "memory as a file", fd < 0 && errno == EPERM);
+    if (fd >= 0)
+        close(fd);
     try_fork(check);
     tried(check, "kill", kill(getppid(), 0) < 0 && errno == EPERM);
     void *memory =

@@ -67,7 +67,8 @@ const char *sandbox_text(void);
 void sandbox_off(const char *why);
 
 /** Tries from a new thread what must not be possible, for tests: a line per attempt. @dir: a folder
- * to try to make a file in. *@ok: all was refused. */
+ * to try to make a file in; an abstract socket named "@dir/sandbox-check" must be listened on.
+ * *@ok: all was refused. */
 char *sandbox_check(const char *dir, bool *ok);
 
 #endif

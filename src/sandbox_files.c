@@ -1,5 +1,6 @@
 /*
- * Landlock: which files may be opened.
+ * Landlock: which files may be opened, and that abstract unix sockets of others are not connected
+ * to.
  *
  * Everything that Landlock of this kernel can handle is handled, and given back only below the
  * paths of the list, so what is not named is refused.
@@ -29,6 +30,14 @@
 #ifndef LANDLOCK_ACCESS_FS_IOCTL_DEV
 #define LANDLOCK_ACCESS_FS_IOCTL_DEV (1ull << 15) /* version 5 */
 #endif
+
+/* As struct landlock_ruleset_attr is since version 6. */
+typedef struct Ruleset {
+    uint64_t handled_access_fs;
+    uint64_t handled_access_net;
+    uint64_t scoped;
+} Ruleset;
+#define SCOPE_ABSTRACT_UNIX_SOCKET (1ull << 0) /* version 6 */
 
 #define VERSION_1_RIGHTS (LANDLOCK_ACCESS_FS_MAKE_SYM * 2 - 1) /* all up to this bit */
 #define READ_RIGHTS ((uint64_t)(LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR))
@@ -88,8 +97,13 @@ int sandbox_files_enforce(const GArray *paths)
     long version = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     if (version <= 0)
         return 0;
-    struct landlock_ruleset_attr attr = {.handled_access_fs = handled_rights((int)version)};
-    int ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
+    /* Signals have a scope, too, but QEMU, which we signal, was started outside of ours. */
+    Ruleset attr = {
+        .handled_access_fs = handled_rights((int)version),
+        .scoped = version >= 6 ? SCOPE_ABSTRACT_UNIX_SOCKET : 0,
+    };
+    size_t size = version >= 6 ? sizeof(attr) : sizeof(attr.handled_access_fs);
+    int ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, size, 0);
     if (ruleset < 0)
         return 0;
     for (guint i = 0; i < paths->len; i++)
