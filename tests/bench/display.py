@@ -303,6 +303,7 @@ def measure(directory, arguments):
 
 def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    parse(sys.argv[1:])    # before anything is made
     directory = tempfile.mkdtemp(prefix="qrdp-b")
     progress("logs are in " + directory)
     measure(directory, sys.argv[1:])

@@ -6,6 +6,7 @@ from figures import figure
 
 VNC = ("vnc-tight", "vnc-zrle")
 SPICE = ("spice", "spice-mjpeg")
+VIDEO_UPDATES = 30    # a second (tests/guest/scene.c)
 NEVER = 1e9    # what "-1: never" is in a comparison
 
 
@@ -22,10 +23,10 @@ class Goals:
         found = [self.of(scene, name, peer) for peer in names if self.of(scene, name, peer) is not None]
         return min(found) if found else None
 
-    def cpu(self, scene, peer):
-        """Milliseconds a second."""
-        cost, frames = self.of(scene, "cpu_ms_per_frame", peer), self.of(scene, "frames", peer)
-        return None if cost is None else cost * frames
+    def an_update(self, scene, name, peer):
+        """What a peer spends on each update of a video that the guest makes, shown or not."""
+        spent, frames = self.of(scene, name, peer), self.of(scene, "frames", peer)
+        return None if spent is None else spent * frames / VIDEO_UPDATES
 
     def add(self, name, value, relation, limit, unit="ratio"):
         self.lines.append((name, value, relation, limit))
@@ -99,13 +100,12 @@ def cost(goals, options):
     goals.ratio("bytes.window", ours("window", "bytes_per_frame"),
                 goals.best("window", "bytes_per_frame", VNC), "<=", 0.5)
     h264 = not {"no-h264", "no-gfx"} & set(options.rdp)
-    # SPICE shows a fraction of the frames: for each that the guest drew, not for each that it showed.
+    # SPICE shows a fraction of the frames. It must not gain by that here, nor qrdp.
     for scene in ("video", "fullvideo"):
-        goals.ratio("bytes." + scene, ours(scene, "bytes_per_s"), goals.of(scene, "bytes_per_s", "spice-mjpeg"),
-                    "<=", 0.3 if h264 else 1.0)
+        for goal, name, limit in (("bytes.", "bytes_per_frame", 0.3 if h264 else 1.0), ("cpu.", "cpu_ms_per_frame", 1.0)):
+            goals.ratio(goal + scene, ours(scene, name), goals.an_update(scene, name, "spice-mjpeg"), "<=", limit)
         goals.difference("ssim." + scene, ours(scene, "ssim"), goals.of(scene, "ssim", "spice-mjpeg"),
                          ">=", 0, "ssim")
-        goals.ratio("cpu." + scene, goals.cpu(scene, "qrdp"), goals.cpu(scene, "spice-mjpeg"), "<=", 1.0)
     for scene in ("scroll", "window"):
         goals.ratio("cpu." + scene, ours(scene, "cpu_ms_per_frame"),
                     goals.of(scene, "cpu_ms_per_frame", "vnc-tight"), "<=", 0.8)
