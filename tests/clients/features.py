@@ -54,9 +54,6 @@ class Features(FailureRig):
     def client(self, server, args=(), **options):
         return super().client(server, args, program=self.stock.program, **options)
 
-    def bring(self, devices, ids=None, **options):
-        return super().bring(devices, ids or [standin.IDS[d.split(":")[0]] for d in devices], **options)
-
     # What other tests know how to do with a device
     tty, state, check_adapter = SerialTests.tty, SerialTests.state, SerialTests.check_adapter
     headset, play, gone = AudioTest.headset, AudioTest.play, AudioTest.gone
@@ -166,14 +163,7 @@ class Features(FailureRig):
         client, usb = self.bring([standin.spec("keyboard")])
         self.agent.wait_usb(KEYBOARD, "usbhid", seconds=60)
         self.agent.shell("rm -f /tmp/typed")
-        usb.type("echo HID >/tmp/typed\n")
-        wait_for(lambda: self.agent.run("cat /tmp/typed")[1] == "HID\n", 60,
-                 "what the keyboard typed to arrive in the guest")
-        usb.command("key keyboard 0 39")
-        wait_for(lambda: usb.leds()["caps"], 60, "the guest to light caps lock")
-        usb.command("key keyboard 0 39")
-        wait_for(lambda: not usb.leds()["caps"], 60, "the guest to darken caps lock")
-        self.check_strict(usb, "keyboard")
+        self.check_keyboard(usb)
 
     def test_requests(self):
         """Alternate settings, interrupt both ways, vendor requests, bulk both ways, a halt cleared."""

@@ -25,10 +25,7 @@ def clients(trees):
         features.Stock("2.11", tree("debian12"), "xfreerdp"),
         features.Stock("3.10", tree("debian12")),
         features.Stock("3.15", tree("debian13")),
-        features.Stock("3.33", tree("debian13-backports"), cannot={
-            # Its log ends with libusb_reset_device in udev_free; neither libusb_close nor event handling follow.
-            "replug_busy": "3.33.1's USB thread does not return from freeing a device that was unplugged with "
-                           "requests in flight, so the client sees no device that is plugged in later"}),
+        features.Stock("3.33", tree("debian13-backports")),
     ]
 
 

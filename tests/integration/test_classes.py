@@ -171,6 +171,26 @@ class ClassesTest(MachineRig):
                         lambda: self.machine.plug("usb-serial", "serial", serial="SER1", chardev="ttl"),
                         lambda: self.machine.unplug("serial"), work)
 
+    def test_unplugged_while_read(self):
+        """The port is open and the client has reads of it waiting when the adapter goes, and comes again."""
+        line = self.machine.line("ttl3")
+        self.addCleanup(line.close)
+        for turn in range(3):
+            self.machine.plug("usb-serial", "serial", serial="SER2", chardev="ttl3")
+            self.wait_device(SERIAL, "SER2", "ftdi_sio")
+            wait_for(lambda: self.agent.run("[ -c /dev/ttyUSB0 ]")[0] == 0, SLOW, "/dev/ttyUSB0")
+            self.agent.shell("rm -f /tmp/tty")
+            running = self.agent.start_script("ttydo /dev/ttyUSB0 baud=115200 line hup >/tmp/tty 2>&1")
+
+            def read():
+                line.sendall(b"hello\n")  # opening the port empties it: again until it is heard
+                return "hello" in self.agent.run("cat /tmp/tty")[1]
+            wait_for(read, SLOW, "the port to be read", 0.5)
+            self.machine.unplug("serial")
+            status, text = self.agent.finish(running, SLOW)
+            self.assertEqual(status, 0, self.agent.run("cat /tmp/tty")[1])
+            self.wait_device(SERIAL, "SER2", present=False)
+
     def do(self, ident, *words):
         """Runs usbdo in the target; a list of (bytes transferred, what came), or raises what went wrong."""
         found = []

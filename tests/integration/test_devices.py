@@ -3,63 +3,14 @@
 import struct
 
 import standin
-import xclient
-from qrdp import run_once
-from rig import SharedRig, full, say
+from rig import full, say
+from test_stick import UsbRig
 from wait import wait_for
 
 IDS = standin.IDS
 
 
-class DeviceRig(SharedRig):
-    """A machine, and clients that bring devices."""
-
-    @classmethod
-    def start(cls):
-        cls.server, cls.vm = cls.shared.run_vm()
-
-    def setUp(self):
-        super().setUp()
-        self.agent = self.vm.agent
-        self.addCleanup(self.check_left)
-
-    def check_left(self):
-        wait_for(lambda: not [d for d in self.agent.usb() if d["id"] != "0627:0001"], 60,
-                 lambda: "the client's devices to leave the guest, which has %s" % self.agent.usb())
-
-    def bring(self, devices):
-        """A connected client with these devices, which may be unplugged and plugged again; (client, usb)."""
-        usb = standin.Standin(self.dir, devices)
-        self.addCleanup(usb.close)
-        kinds = dict.fromkeys(d.split(":")[0] for d in devices)
-        client = self.client(self.server, ["/usb:id:" + "#".join(IDS[k] for k in kinds)], env=usb.env)
-        return client, usb
-
-    def plug_again(self, client, usb, kind):
-        """A device that was unplugged comes back; the client that has it then.
-
-        FreeRDP 3.33.1's USB thread does not return from freeing a device that was unplugged with requests in
-        flight (tests/clients/matrix.py): such a client is replaced. Which release began with it is not known.
-        """
-        if xclient.version() < (3, 16):
-            usb.plug(standin.spec(kind))
-            return client
-        say("plugged in again, with a new client")
-        client.kill()
-        usb.close()
-        return self.client(self.server, ["/usb:id:" + IDS[kind]], env=usb.env)
-
-    def usb(self, *words):
-        code, out, error = run_once(self.server.directory, "usb", "--run-dir=" + self.server.run_dir, *words)
-        self.assertEqual(code, 0, error or out)
-        return out
-
-    def check_strict(self, usb, *names):
-        for name in names:
-            log = usb.log(name)
-            self.assertEqual(log["violations"], 0, log)
-
-
+class DeviceRig(UsbRig):
     def do(self, kind, *words):
         """What usbdo prints for these requests, a line each; bytes that came as bytes."""
         lines = self.agent.shell("usbdo %s %s" % (IDS[kind], " ".join(words)), 180).splitlines()
@@ -187,7 +138,7 @@ class RequestTests:
 class ClassTests:
     """A security key, a smart-card reader, a network adapter."""
 
-    def twice(self, client, usb, kind, driver=None):
+    def twice(self, usb, kind, driver=None):
         """Plugged in, and once more: yields what the guest says of the device."""
         for turn in range(2):
             yield self.agent.wait_usb(IDS[kind], driver, seconds=60)
@@ -195,11 +146,11 @@ class ClassTests:
             usb.unplug(kind)
             self.agent.wait_usb(IDS[kind], present=False)
             if turn == 0:
-                client = self.plug_again(client, usb, kind)
+                usb.plug(standin.spec(kind))
 
     def test_security_key(self):
         client, usb = self.bring([standin.spec("fido")])
-        for device in self.twice(client, usb, "fido", "usbhid"):
+        for device in self.twice(usb, "fido", "usbhid"):
             node = wait_for(lambda: self.agent.run("ls /sys/bus/usb/devices/%s:1.0/*/hidraw" % device["port"])[1]
                             .strip(), 30, "the key's hidraw node")
             nonce = bytes(range(100, 108))
@@ -232,7 +183,7 @@ class ClassTests:
             return ("out=1." + message(kind, sequence, data).hex(), "in=82.271")
         apdu = bytes.fromhex("00b0000010") + bytes(range(16))
         block = bytes.fromhex("00b00000c8") + counting(200)
-        for device in self.twice(client, usb, "ccid"):
+        for device in self.twice(usb, "ccid"):
             say("status, power on, two APDUs, the card is taken out")
             lines = self.do("ccid", "claim=0", "in=83.8", *exchange(0x65, 1), *exchange(0x62, 2),
                             *exchange(0x6f, 3, apdu), *exchange(0x6f, 4, block), "cin=a1.2.0.0.4")
@@ -252,7 +203,7 @@ class ClassTests:
 
     def test_network(self):
         client, usb = self.bring([standin.spec("ecm")])
-        for device in self.twice(client, usb, "ecm", "cdc_ether"):
+        for device in self.twice(usb, "ecm", "cdc_ether"):
             name = self.agent.shell("ls /sys/bus/usb/devices/%s:1.0/net" % device["port"]).strip()
             self.assertEqual(self.agent.shell("cat /sys/class/net/%s/address" % name).strip(), "02:12:09:00:00:02")
             self.agent.shell("ip addr add 10.9.0.2/24 dev %s; ip link set %s up" % (name, name))
@@ -267,7 +218,7 @@ class ClassTests:
 
     def test_webcam(self):
         client, usb = self.bring([standin.spec("webcam")])
-        for device in self.twice(client, usb, "webcam", "uvcvideo"):
+        for device in self.twice(usb, "webcam", "uvcvideo"):
             node = wait_for(lambda: self.agent.run("ls -d /sys/bus/usb/devices/%s:1.0/video4linux/video*" %
                                                    device["port"])[1].split(), 30, "a camera in the guest")[0]
             output = self.agent.shell("camera /dev/%s 10" % node.rpartition("/")[2], 180)
@@ -329,7 +280,7 @@ class SerialTests:
             self.assertEqual(self.agent.finish(running, 90)[0], 0, self.agent.shell("cat /tmp/tty"))
             self.agent.wait_usb(IDS[kind], present=False)
             if turn < turns - 1:
-                client = self.plug_again(client, usb, kind)
+                usb.plug(standin.spec(kind))
 
     def state(self, usb, kind):
         return dict(word.split("=") for word in usb.command("state " + kind).split())

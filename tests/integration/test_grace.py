@@ -147,7 +147,6 @@ class ReconnectTest(GraceRig):
             wait_for(lambda: self.agent.run("cat /tmp/typed")[1] == "turn %d\n" % turn, 60, "typing to arrive")
             mark = len(self.server.log())
             network.reset()
-            self.wait_listed("suspended")
             self.agent.ask("ping", seconds=30)
             wait_for(lambda: "given back to the guest" in self.log_since(mark), 90,
                      lambda: "the keyboard to be given back: " + self.usb("list"))
@@ -214,7 +213,7 @@ class SerialTest(GraceRig):
                      lambda: "a line to arrive: " + self.agent.run("cat /tmp/" + kind)[1])
         self.assertEqual(self.unplugged(), self.marked)
         for kind, job in jobs.items():
-            self.usb("detach", standin.IDS[kind])
+            usb.unplug(kind)
             self.agent.finish(job, 90)
 
 

@@ -1,24 +1,13 @@
 """The libusb stand-in under usbredirect, straight into QEMU: if this fails, the stand-in is to blame."""
 
 import os
-import socket
 
-from proc import Process
+from proc import Process, free_ports
 from rig import Rig, say
 from wait import wait_for
 import standin
 
 USBREDIRECT = os.environ.get("QRDP_USBREDIRECT") or "usbredirect"
-
-
-def free_ports(n):
-    sockets = [socket.socket() for _ in range(n)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 class StandinTest(Rig):
@@ -29,8 +18,7 @@ class StandinTest(Rig):
             "-chardev", "socket,id=redir,host=127.0.0.1,port=%d,server=on,wait=off" % port,
             "-device", "usb-redir,chardev=redir,id=slot,bus=testusb.0,port=2"])
         usb = standin.Standin(self.dir, devices)
-        product = standin.PRODUCTS[devices[0].split(":")[0]]
-        client = Process([USBREDIRECT, "--device", "%04x:%04x" % (standin.VENDOR, product),
+        client = Process([USBREDIRECT, "--device", standin.IDS[devices[0].split(":")[0]],
                           "--to", "127.0.0.1:%d" % port], self.path("usbredirect.log"),
                          env=dict(os.environ, **usb.env))
         self.addCleanup(client.stop)

@@ -11,6 +11,7 @@ from rig import SharedRig, say
 from wait import wait_for
 
 STICK, KEYBOARD, LOOP = "1209:0001", "1209:0002", "1209:0003"
+TABLET = "0627:0001"  # every machine's own
 
 
 def on_image(image, name):
@@ -46,18 +47,17 @@ class UsbRig(SharedRig):
 
     def check_left(self):
         """Clients are stopped by now: nothing of theirs is left."""
-        wait_for(lambda: not [d for d in self.agent.usb() if d["id"].startswith("1209:")], 30,
+        wait_for(lambda: not [d for d in self.agent.usb() if d["id"] != TABLET], 60,
                  lambda: "the client's devices to leave the guest, which has %s" % self.agent.usb())
         wait_for(lambda: "No USB device" in self.usb("list"), 10,
                  lambda: "the table of devices to be empty: " + self.usb("list"))
 
     def bring(self, devices, ids=None, **options):
-        """A connected client with these devices; (client, usb)."""
+        """A connected client with these devices, or whose they are that have these ids; (client, usb)."""
         usb = standin.Standin(self.dir, devices)
         self.addCleanup(usb.close)
-        given = ids or [standin.PRODUCTS[d.split(":")[0]] for d in devices]
-        names = "#".join(i if isinstance(i, str) else "%04x:%04x" % (standin.VENDOR, i) for i in given)
-        client = self.client(self.server, ["/usb:id:" + names], env=usb.env, **options)
+        ids = ids or dict.fromkeys(standin.IDS[d.split(":")[0]] for d in devices)
+        client = self.client(self.server, ["/usb:id:" + "#".join(ids)], env=usb.env, **options)
         return client, usb
 
     def usb(self, *words):
@@ -73,6 +73,17 @@ class UsbRig(SharedRig):
         for name in names:
             log = usb.log(name)
             self.assertEqual(log["violations"], 0, log)
+
+    def check_keyboard(self, usb):
+        """What the client's keyboard types arrives, and what the guest lights."""
+        usb.type("echo It works: 100% | tr a-z A-Z >/tmp/typed\n")
+        wait_for(lambda: self.agent.run("cat /tmp/typed")[1] == "IT WORKS: 100%\n", 60,
+                 "what the keyboard typed to arrive in the guest")
+        usb.command("key keyboard 0 39")
+        wait_for(lambda: usb.leds()["caps"], 60, "the guest to light caps lock")
+        usb.command("key keyboard 0 39")
+        wait_for(lambda: not usb.leds()["caps"], 60, "the guest to darken caps lock")
+        self.check_strict(usb, "keyboard")
 
     def check_copy(self, place, image, name="data", megabytes=8):
         """Writes, reads back and compares on both sides; leaves the stick unmounted."""
@@ -110,14 +121,7 @@ class StickTest(UsbRig):
     def test_keyboard(self):
         client, usb = self.bring([standin.spec("keyboard")])
         self.agent.wait_usb(KEYBOARD, "usbhid")
-        usb.type("echo It works: 100% | tr a-z A-Z >/tmp/typed\n")
-        wait_for(lambda: self.agent.run("cat /tmp/typed")[1] == "IT WORKS: 100%\n", 30,
-                 "what the keyboard typed to arrive in the guest")
-        usb.command("key keyboard 0 39")
-        wait_for(lambda: usb.leds()["caps"], 10, "the guest to light caps lock")
-        usb.command("key keyboard 0 39")
-        wait_for(lambda: not usb.leds()["caps"], 10, "the guest to darken caps lock")
-        self.check_strict(usb, "keyboard")
+        self.check_keyboard(usb)
 
     def test_both_under_video(self):
         """A keyboard types and the whole screen moves while a stick is written and read."""

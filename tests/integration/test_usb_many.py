@@ -10,7 +10,7 @@ import qrdp
 import standin
 from qrdp import run_once
 from rig import PASSWORD, USER, full, say
-from test_stick import UsbRig
+from test_stick import KEYBOARD, STICK, UsbRig
 from wait import wait_for
 
 LOOP = "1209:0003"
@@ -124,7 +124,7 @@ class ManyTest(Counting):
         names = ["loop%d" % n for n in range(14)]
         client, usb = self.bring(
             loops(names) + [standin.spec("stick", image=image), standin.spec("keyboard")],
-            ids=["1209:%04x" % (0x100 + n) for n in range(14)] + [0x0001, 0x0002])
+            ids=["1209:%04x" % (0x100 + n) for n in range(14)] + [STICK, KEYBOARD])
         self.wait_counts(connected=16)
         self.wait_guest(16)
         self.assertEqual(self.server.status()["usb"]["slots"], 16)

@@ -222,25 +222,34 @@ static void expire(libusb_context *ctx)
     }
 }
 
-/* What is there now; what callbacks add waits for the next round. True if anything was. */
+/*
+ * What is there now; what callbacks add waits for the next round. True if anything was.
+ *
+ * Completions come first. When a device is unplugged, Linux ends its requests while it disables the
+ * endpoints and tells udev of the removal afterwards (usb_disconnect(): usb_disable_device(), then
+ * device_del()), so libusb has reaped them when the message arrives. FreeRDP 3.33 relies on it: its
+ * hotplug callback waits for the device's requests, in the thread that would complete them.
+ */
 static bool dispatch(libusb_context *ctx)
 {
-    Message *m, *last_message = TAILQ_LAST(&ctx->messages, MessageList);
+    Message *m, *last_message;
     Xfer *x, *last;
-    bool any = false, more = last_message != NULL;
+    bool any = false, more;
 
-    while (more && (m = TAILQ_FIRST(&ctx->messages))) {
-        more = m != last_message;
-        TAILQ_REMOVE(&ctx->messages, m, link);
-        deliver(ctx, m);
-        any = true;
-    }
     expire(ctx);
+    last_message = TAILQ_LAST(&ctx->messages, MessageList);
     last = TAILQ_LAST(&ctx->done, XferList);
     more = last != NULL;
     while (more && (x = TAILQ_FIRST(&ctx->done))) {
         more = x != last;
         complete(ctx, x);
+        any = true;
+    }
+    more = last_message != NULL;
+    while (more && (m = TAILQ_FIRST(&ctx->messages))) {
+        more = m != last_message;
+        TAILQ_REMOVE(&ctx->messages, m, link);
+        deliver(ctx, m);
         any = true;
     }
     if (ctx->interrupted) {

@@ -448,10 +448,21 @@ static int LIBUSB_CALL hotplug(libusb_context *c, libusb_device *dev, libusb_hot
     return 0;
 }
 
+/* What a device still had to do is over before anybody hears that it has left. */
+static void LIBUSB_CALL over(struct libusb_transfer *t)
+{
+    assert(t->status == LIBUSB_TRANSFER_NO_DEVICE && left == 0);
+    ++*(int *)t->user_data;
+}
+
 static void test_hotplug(void)
 {
+    struct libusb_transfer *in = libusb_alloc_transfer(0);
     libusb_hotplug_callback_handle a, b;
+    libusb_device_handle *h;
     libusb_device **list;
+    uint8_t buf[512];
+    int ended = 0;
 
     command("plug loop:");
     handle_once(0); /* delivers to nobody what happened before */
@@ -470,11 +481,16 @@ static void test_hotplug(void)
     assert(libusb_get_bus_number(list[1]) == 2);
     assert(libusb_get_device_speed(list[1]) == LIBUSB_SPEED_SUPER);
     libusb_free_device_list(list, 1);
+    h = open_pid(3, true);
+    libusb_fill_bulk_transfer(in, h, 0x81, buf, sizeof(buf), over, &ended, 0);
+    assert(libusb_submit_transfer(in) == 0);
     command("unplug loop");
     command("unplug loop2");
     for (int i = 0; i < 100 && left < 2; i++)
         handle_once(10);
-    assert(left == 2);
+    assert(left == 2 && ended == 1);
+    libusb_free_transfer(in);
+    libusb_close(h);
     assert(libusb_get_device_list(ctx, &list) == 0);
     libusb_free_device_list(list, 1);
     libusb_hotplug_deregister_callback(ctx, a);

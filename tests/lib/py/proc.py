@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 
 from wait import Timeout, wait_for
@@ -111,3 +112,14 @@ def children(pid):
             except (OSError, IndexError):
                 pass
     return found
+
+
+def free_ports(n):
+    """TCP ports of loopback that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(n)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports

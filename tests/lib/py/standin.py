@@ -18,11 +18,10 @@ import qrdp
 from wait import wait_for
 
 VENDOR = 0x1209
-PRODUCTS = {"stick": 0x0001, "keyboard": 0x0002, "loop": 0x0003, "multi": 0x0004, "fido": 0x0005,
-            "ccid": 0x0006, "ecm": 0x0007, "headset": 0x0008, "webcam": 0x0009}
 # Of every kind, as lsusb shows it.
-IDS = {kind: "%04x:%04x" % (VENDOR, product) for kind, product in PRODUCTS.items()}
-IDS.update({"ftdi": "0403:6001", "cp210x": "10c4:ea60", "pl2303": "067b:2303"})
+IDS = {"stick": "1209:0001", "keyboard": "1209:0002", "loop": "1209:0003", "multi": "1209:0004",
+       "fido": "1209:0005", "ccid": "1209:0006", "ecm": "1209:0007", "headset": "1209:0008",
+       "webcam": "1209:0009", "ftdi": "0403:6001", "cp210x": "10c4:ea60", "pl2303": "067b:2303"}
 
 
 class Refused(AssertionError):

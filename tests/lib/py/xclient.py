@@ -1,6 +1,5 @@
 """The stock client, xfreerdp3, on a virtual X server: starting it, seeing its window, using it."""
 
-import functools
 import os
 import re
 import subprocess
@@ -10,17 +9,6 @@ from proc import Process
 from wait import wait_for, wait_still
 
 XFREERDP = os.environ.get("QRDP_XFREERDP") or "xfreerdp3"
-
-
-@functools.lru_cache(maxsize=None)
-def version():
-    """The stock client's, such as (3, 33, 1)."""
-    # Its loader may complain on the way; its exit status differs from release to release.
-    text = subprocess.run([XFREERDP, "--version"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
-    found = re.search(rb"FreeRDP version (\d+)\.(\d+)\.(\d+)", text)
-    if not found:
-        raise AssertionError("%s --version tells no version: %r" % (XFREERDP, text))
-    return tuple(int(part) for part in found.groups())
 
 
 class Program:
