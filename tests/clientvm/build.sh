@@ -80,6 +80,12 @@ cp -r --parents /usr/share/X11/xkb "$root"
 
 udevadm=$(find "$out/udev" -path '*bin/udevadm' -type f)
 install_program "$udevadm"
+# Newer ones load this by name, to load drivers with.
+libkmod=$(find /usr/lib /lib -name 'libkmod.so.2' -print -quit)
+[ -n "$libkmod" ] || die "libkmod.so.2 is missing: it comes with kmod, which ./dev setup installs"
+install_program "$libkmod"
+mkdir -p "$root$(dirname "$libkmod")"
+cp -L "$libkmod" "$root$libkmod"
 cp "$udevadm" "$root/usr/bin/udevadm"
 ln -s ../bin/udevadm "$root/usr/sbin/systemd-udevd" # the same program by another name
 for rules in 50-udev-default 80-drivers; do
