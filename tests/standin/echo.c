@@ -70,3 +70,45 @@ void echo_take(Echo *e, uint8_t *buf, size_t n)
         free(c);
     }
 }
+
+static Echo *pipe_of(Device *d, const Endpoint *ep)
+{
+    Echoes *e = d->state;
+
+    return &e->pipes[(ep->address & 15) - 1];
+}
+
+void echoes_init(Echoes *e)
+{
+    for (unsigned i = 0; i < ECHO_PIPES; i++)
+        echo_init(&e->pipes[i]);
+}
+
+void echoes_reset(Device *d)
+{
+    Echoes *e = d->state;
+
+    for (unsigned i = 0; i < ECHO_PIPES; i++)
+        echo_drop(&e->pipes[i]);
+}
+
+void echoes_destroy(Device *d)
+{
+    echoes_reset(d);
+    free(d->state);
+}
+
+ssize_t echoes_out(Device *d, Endpoint *ep, const uint8_t *data, size_t len)
+{
+    return echo_out(pipe_of(d, ep), ep->desc->mps, data, len);
+}
+
+ssize_t echoes_in_avail(Device *d, Endpoint *ep)
+{
+    return echo_avail(pipe_of(d, ep));
+}
+
+void echoes_in_take(Device *d, Endpoint *ep, uint8_t *buf, size_t n)
+{
+    echo_take(pipe_of(d, ep), buf, n);
+}

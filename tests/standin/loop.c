@@ -11,17 +11,10 @@
 #include <string.h>
 
 typedef struct Loop {
-    Echo pipes[2]; /* bulk, interrupt */
+    Echoes echoes; /* first */
     uint8_t stored[MAX_CONTROL_DATA];
     size_t stored_len;
 } Loop;
-
-static Echo *pipe_of(Device *d, const Endpoint *ep)
-{
-    Loop *l = d->state;
-
-    return &l->pipes[(ep->address & 15) - 1];
-}
 
 static bool loop_create(Device *d, Options *o, char *err, size_t errsize)
 {
@@ -31,8 +24,7 @@ static bool loop_create(Device *d, Options *o, char *err, size_t errsize)
     if (!l)
         abort();
     d->state = l;
-    echo_init(&l->pipes[0]);
-    echo_init(&l->pipes[1]);
+    echoes_init(&l->echoes);
     if (d->speed == LIBUSB_SPEED_LOW) {
         snprintf(err, errsize, "low speed has no bulk endpoints");
         return false;
@@ -48,20 +40,6 @@ static bool loop_create(Device *d, Options *o, char *err, size_t errsize)
         }
     }
     return true;
-}
-
-static void loop_reset(Device *d)
-{
-    Loop *l = d->state;
-
-    echo_drop(&l->pipes[0]);
-    echo_drop(&l->pipes[1]);
-}
-
-static void loop_destroy(Device *d)
-{
-    loop_reset(d);
-    free(d->state);
 }
 
 static int loop_control(Device *d, const Setup *s, uint8_t *data)
@@ -83,31 +61,16 @@ static int loop_control(Device *d, const Setup *s, uint8_t *data)
     case 0xc003:
         if (s->length != 4)
             return IO_STALL;
-        waiting = (uint32_t)l->pipes[0].waiting;
+        waiting = (uint32_t)l->echoes.pipes[0].waiting;
         for (unsigned i = 0; i < 4; i++)
             data[i] = waiting >> 8 * i & 0xff;
         return 4;
     case 0x4004:
-        echo_drop(&l->pipes[0]);
+        echo_drop(&l->echoes.pipes[0]);
         return s->length ? IO_STALL : 0;
     default:
         return IO_STALL;
     }
-}
-
-static ssize_t loop_out(Device *d, Endpoint *ep, const uint8_t *data, size_t len)
-{
-    return echo_out(pipe_of(d, ep), ep->desc->mps, data, len);
-}
-
-static ssize_t loop_in_avail(Device *d, Endpoint *ep)
-{
-    return echo_avail(pipe_of(d, ep));
-}
-
-static void loop_in_take(Device *d, Endpoint *ep, uint8_t *buf, size_t n)
-{
-    echo_take(pipe_of(d, ep), buf, n);
 }
 
 const DeviceOps loop_ops = {
@@ -115,10 +78,10 @@ const DeviceOps loop_ops = {
     .product_id = 0x0003,
     .speed = "high",
     .create = loop_create,
-    .destroy = loop_destroy,
-    .reset = loop_reset,
+    .destroy = echoes_destroy,
+    .reset = echoes_reset,
     .control = loop_control,
-    .out = loop_out,
-    .in_avail = loop_in_avail,
-    .in_take = loop_in_take,
+    .out = echoes_out,
+    .in_avail = echoes_in_avail,
+    .in_take = echoes_in_take,
 };

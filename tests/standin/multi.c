@@ -16,20 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PIPES 4
-
 typedef struct Multi {
-    Echo pipes[PIPES];
+    Echoes echoes; /* first */
     uint8_t kept[8 + MAX_CONTROL_DATA];
     size_t kept_len;
 } Multi;
-
-static Echo *pipe_of(Device *d, const Endpoint *ep)
-{
-    Multi *m = d->state;
-
-    return &m->pipes[(ep->address & 15) - 1];
-}
 
 static void pair(Device *d, uint8_t number, uint8_t attributes, uint16_t mps, uint8_t interval)
 {
@@ -48,8 +39,7 @@ static bool multi_create(Device *d, Options *o, char *err, size_t errsize)
     if (!m)
         abort();
     d->state = m;
-    for (unsigned i = 0; i < PIPES; i++)
-        echo_init(&m->pipes[i]);
+    echoes_init(&m->echoes);
     if (d->speed != LIBUSB_SPEED_HIGH) {
         snprintf(err, errsize, "it is a high-speed device");
         return false;
@@ -73,20 +63,6 @@ static bool multi_create(Device *d, Options *o, char *err, size_t errsize)
     desc_interface(d, 0, 0, 2, LIBUSB_CLASS_VENDOR_SPEC, 3, 0);
     pair(d, 4, bulk, mps, 0);
     return true;
-}
-
-static void multi_reset(Device *d)
-{
-    Multi *m = d->state;
-
-    for (unsigned i = 0; i < PIPES; i++)
-        echo_drop(&m->pipes[i]);
-}
-
-static void multi_destroy(Device *d)
-{
-    multi_reset(d);
-    free(d->state);
 }
 
 static void put_setup(uint8_t *p, const Setup *s)
@@ -125,30 +101,15 @@ static int multi_control(Device *d, const Setup *s, uint8_t *data)
     return (int)n;
 }
 
-static ssize_t multi_out(Device *d, Endpoint *ep, const uint8_t *data, size_t len)
-{
-    return echo_out(pipe_of(d, ep), ep->desc->mps, data, len);
-}
-
-static ssize_t multi_in_avail(Device *d, Endpoint *ep)
-{
-    return echo_avail(pipe_of(d, ep));
-}
-
-static void multi_in_take(Device *d, Endpoint *ep, uint8_t *buf, size_t n)
-{
-    echo_take(pipe_of(d, ep), buf, n);
-}
-
 const DeviceOps multi_ops = {
     .kind = "multi",
     .product_id = 0x0004,
     .speed = "high",
     .create = multi_create,
-    .destroy = multi_destroy,
-    .reset = multi_reset,
+    .destroy = echoes_destroy,
+    .reset = echoes_reset,
     .control = multi_control,
-    .out = multi_out,
-    .in_avail = multi_in_avail,
-    .in_take = multi_in_take,
+    .out = echoes_out,
+    .in_avail = echoes_in_avail,
+    .in_take = echoes_in_take,
 };

@@ -2,10 +2,7 @@
  * Requests that may pend: they wait for as long as the device likes, but not for a client that has
  * forgotten it. And control requests that block their client: slow ones are followed by a rest.
  */
-#include <glib.h>
-#include <string.h>
-
-#include "fake_guest.h"
+#include "usb_check.h"
 
 #define MINUTE 60000000u
 
@@ -18,14 +15,7 @@ static UsbRig *pending_rig(FakeKind kind)
     return r;
 }
 
-static void end(UsbRig *r)
-{
-    g_assert_cmpstr(r->source->violation, ==, "");
-    g_assert_cmpuint(r->guest->errors, ==, 0);
-    usb_rig_free(r);
-}
-
-static const GuestPacket *answer(UsbRig *r, uint64_t id)
+static const GuestPacket *came(UsbRig *r, uint64_t id)
 {
     usb_rig_run(r);
     return fake_guest_find(r->guest, usb_redir_bulk_packet, id);
@@ -52,12 +42,12 @@ static void test_waits(void)
     usb_rig_run(r);
     unsigned before = r->source->submitted;
     usb_rig_wait(r, 180u * (uint64_t)MINUTE);
-    g_assert_null(answer(r, in));
+    g_assert_null(came(r, in));
     unsigned asked = r->source->submitted - before;
     g_assert_cmpuint(asked, >=, 170);
     g_assert_cmpuint(asked, <=, 181);
     fake_source_complete(r->source, 0, USB_STATUS_SUCCESS, "at last", 7, false);
-    g_assert_cmpuint(answer(r, in)->length, ==, 7);
+    g_assert_cmpuint(came(r, in)->length, ==, 7);
 
     before = r->source->submitted; /* nothing pends: nothing is asked */
     usb_rig_wait(r, 10u * MINUTE);
@@ -84,14 +74,14 @@ static void test_deaf(void)
     usb_rig_run(r);
     usb_rig_wait(r, USB_TIMEOUT_CONTROL_US - 5000);
     uint64_t later = fake_guest_bulk_in(r->guest, 0x81, 512);
-    g_assert_null(answer(r, old));
+    g_assert_null(came(r, old));
     usb_rig_wait(r, 10000);
-    g_assert_cmpint(answer(r, old)->status, ==, usb_redir_ioerror);
-    g_assert_cmpint(answer(r, young)->status, ==, usb_redir_ioerror);
-    g_assert_null(answer(r, late)); /* the client has not been asked since */
+    g_assert_cmpint(came(r, old)->status, ==, usb_redir_ioerror);
+    g_assert_cmpint(came(r, young)->status, ==, usb_redir_ioerror);
+    g_assert_null(came(r, late)); /* the client has not been asked since */
     usb_rig_wait(r, made + USB_TIMEOUT_PEND_US + USB_TIMEOUT_CONTROL_US - r->now);
-    g_assert_cmpint(answer(r, late)->status, ==, usb_redir_ioerror);
-    g_assert_cmpint(answer(r, later)->status, ==, usb_redir_ioerror);
+    g_assert_cmpint(came(r, late)->status, ==, usb_redir_ioerror);
+    g_assert_cmpint(came(r, later)->status, ==, usb_redir_ioerror);
     usb_rig_wait(r, 2 * MINUTE);
     g_assert_cmpuint(r->source->retired, <=, 1);
     end(r);
@@ -113,10 +103,10 @@ static void test_hung_control(void)
     usb_device_tick(r->device, r->now);
     fake_source_complete(r->source, (unsigned)fake_source_find(r->source, 0x02), USB_STATUS_SUCCESS,
                          NULL, 1, false);
-    g_assert_nonnull(answer(r, out));
+    g_assert_nonnull(came(r, out));
     usb_rig_wait(r, USB_TIMEOUT_CONTROL_US);
     g_assert_cmpuint(r->source->cancels, ==, 1); /* the question */
-    g_assert_null(answer(r, in));
+    g_assert_null(came(r, in));
     end(r);
 }
 
@@ -135,9 +125,9 @@ static void test_signs(void)
         g_assert_cmpuint(questions(r), ==, 0);
         fake_source_complete(r->source, (unsigned)fake_source_find(r->source, 0x02),
                              USB_STATUS_SUCCESS, NULL, 1, false);
-        g_assert_nonnull(answer(r, out));
+        g_assert_nonnull(came(r, out));
     }
-    g_assert_null(answer(r, in));
+    g_assert_null(came(r, in));
     end(r);
 }
 
@@ -173,7 +163,7 @@ static void test_others(void)
     usb_rig_run(r);
     usb_rig_wait(r, USB_TIMEOUT_TRANSFER_US + 10000);
     g_assert_cmpuint(questions(r), ==, 0);
-    g_assert_cmpint(answer(r, in)->status, ==, usb_redir_ioerror);
+    g_assert_cmpint(came(r, in)->status, ==, usb_redir_ioerror);
     end(r);
 }
 

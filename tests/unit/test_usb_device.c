@@ -1,38 +1,8 @@
 /*
  * The whole UsbDevice between an emulated device and a guest's end of usbredir.
  */
-#include <glib.h>
-#include <string.h>
-
-#include "fake_guest.h"
 #include "mutate.h"
-
-#define FREERDP (USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP)
-
-static void check_clean(const UsbRig *r)
-{
-    g_assert_cmpstr(r->source->violation, ==, "");
-    g_assert_cmpuint(r->source->violations, ==, 0);
-    g_assert_cmpuint(r->guest->errors, ==, 0);
-}
-
-static void end(UsbRig *r)
-{
-    check_clean(r);
-    usb_rig_free(r);
-}
-
-static const GuestPacket *answer(UsbRig *r, int type, uint64_t id)
-{
-    usb_rig_run(r);
-    const GuestPacket *p = fake_guest_find(r->guest, type, id);
-    g_assert_nonnull(p);
-    unsigned n = 0;
-    for (unsigned i = 0; i < r->guest->n_log; i++)
-        n += r->guest->log[i].type == type && r->guest->log[i].id == id;
-    g_assert_cmpuint(n, ==, 1);
-    return p;
-}
+#include "usb_check.h"
 
 static void unanswered(UsbRig *r, uint64_t id)
 {
@@ -61,29 +31,6 @@ static const GuestPacket *control_answer(UsbRig *r, uint64_t id, UsbStatus statu
 }
 
 /* ---- Bulk-Only Transport as a guest speaks it ---- */
-
-static void make_cbw(uint8_t cbw[31], uint32_t tag, uint32_t length, bool in, const uint8_t *cb,
-                     uint8_t cb_len)
-{
-    memset(cbw, 0, 31);
-    memcpy(cbw, "USBC", 4);
-    for (int i = 0; i < 4; i++) {
-        cbw[4 + i] = (uint8_t)(tag >> (8 * i));
-        cbw[8 + i] = (uint8_t)(length >> (8 * i));
-    }
-    cbw[12] = in ? 0x80 : 0;
-    cbw[14] = cb_len;
-    memcpy(cbw + 15, cb, cb_len);
-}
-
-static uint64_t send_cbw(UsbRig *r, uint32_t tag, uint32_t length, bool in, const uint8_t *cb,
-                         uint8_t cb_len)
-{
-    uint8_t cbw[31];
-
-    make_cbw(cbw, tag, length, in, cb, cb_len);
-    return fake_guest_bulk_out(r->guest, 0x02, cbw, 31);
-}
 
 static void check_csw(const GuestPacket *p, uint32_t tag, uint8_t status)
 {

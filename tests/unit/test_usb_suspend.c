@@ -1,60 +1,30 @@
 /*
  * A UsbDevice whose client goes away and comes back: what the guest gets, and what the device sees.
  */
-#include <glib.h>
 #include <stdio.h>
-#include <string.h>
 
-#include "fake_guest.h"
+#include "usb_check.h"
 
-#define FREERDP (USB_QUIRK_CLEAR_HALT_CANCELS_ALL | USB_QUIRK_RESET_IS_NO_OP)
-#define STICK_IN 0x81
-#define STICK_OUT 0x02
 #define SECOND 1000000u
 
-static void check_clean(const UsbRig *r)
+static const GuestPacket *answered(UsbRig *r, int type, uint64_t id, UsbStatus status)
 {
-    g_assert_cmpstr(r->source->violation, ==, "");
-    g_assert_cmpuint(r->source->violations, ==, 0);
-    g_assert_cmpuint(r->guest->errors, ==, 0);
-}
+    const GuestPacket *p = answer(r, type, id);
 
-static void end(UsbRig *r)
-{
-    check_clean(r);
-    usb_rig_free(r);
-}
-
-static const GuestPacket *answer(UsbRig *r, int type, uint64_t id, UsbStatus status)
-{
-    usb_rig_run(r);
-    const GuestPacket *p = fake_guest_find(r->guest, type, id);
-    g_assert_nonnull(p);
     g_assert_cmpuint(p->status, ==, status);
-    unsigned n = 0;
-    for (unsigned i = 0; i < r->guest->n_log; i++)
-        n += r->guest->log[i].type == type && r->guest->log[i].id == id;
-    g_assert_cmpuint(n, ==, 1);
     return p;
 }
 
 static const GuestPacket *bulk(UsbRig *r, uint64_t id, UsbStatus status)
 {
-    return answer(r, usb_redir_bulk_packet, id, status);
+    return answered(r, usb_redir_bulk_packet, id, status);
 }
 
 /* ---- Bulk-Only Transport as a guest speaks it ---- */
 
 static uint64_t command(UsbRig *r, uint32_t length, bool in, const uint8_t *block, uint8_t len)
 {
-    uint8_t cbw[31] = {'U', 'S', 'B', 'C', 1, 2, 3, 4};
-
-    for (int i = 0; i < 4; i++)
-        cbw[8 + i] = (uint8_t)(length >> (8 * i));
-    cbw[12] = in ? 0x80 : 0;
-    cbw[14] = len;
-    memcpy(cbw + 15, block, len);
-    return fake_guest_bulk_out(r->guest, STICK_OUT, cbw, 31);
+    return send_cbw(r, 0x04030201, length, in, block, len);
 }
 
 static uint8_t read_in(UsbRig *r, uint32_t length, const uint8_t *block, uint8_t len)
@@ -66,7 +36,7 @@ static uint8_t read_in(UsbRig *r, uint32_t length, const uint8_t *block, uint8_t
     g_assert_nonnull(p);
     if (p->status == USB_STATUS_STALL) {
         uint64_t clear = fake_guest_control(r->guest, 0x02, 1, 0, STICK_IN, 0, NULL);
-        answer(r, usb_redir_control_packet, clear, USB_STATUS_SUCCESS);
+        answered(r, usb_redir_control_packet, clear, USB_STATUS_SUCCESS);
     }
     p = bulk(r, fake_guest_bulk_in(r->guest, STICK_IN, 13), USB_STATUS_SUCCESS);
     g_assert_cmpuint(p->length, ==, 13);
@@ -219,8 +189,8 @@ static void test_in_flight(void)
     bulk(r, in, USB_STATUS_IOERROR);
     bulk(r, in2, USB_STATUS_IOERROR);
     bulk(r, out, USB_STATUS_IOERROR);
-    answer(r, usb_redir_control_packet, control, USB_STATUS_IOERROR);
-    answer(r, usb_redir_control_packet, second, USB_STATUS_IOERROR);
+    answered(r, usb_redir_control_packet, control, USB_STATUS_IOERROR);
+    answered(r, usb_redir_control_packet, second, USB_STATUS_IOERROR);
     g_assert_cmpuint(r->source->submitted, ==, submitted);
     UsbDeviceStats stats;
     usb_device_stats(r->device, &stats);
@@ -304,8 +274,8 @@ static void test_cut_command(void)
 
     /* The driver recovers: it resets the port, configures, and writes again. */
     fake_guest_reset(r->guest);
-    answer(r, usb_redir_configuration_status, fake_guest_set_configuration(r->guest, 1),
-           USB_STATUS_SUCCESS);
+    answered(r, usb_redir_configuration_status, fake_guest_set_configuration(r->guest, 1),
+             USB_STATUS_SUCCESS);
     write_sector(r, 9, USB_STATUS_SUCCESS);
     g_assert_cmpuint(r->source->writes, ==, 1);
     end(r);
@@ -325,7 +295,7 @@ static void test_reset_meanwhile(void)
     back(r);
     resume(r);
     bulk(r, csw, USB_STATUS_STALL);
-    answer(r, usb_redir_configuration_status, set, USB_STATUS_SUCCESS);
+    answered(r, usb_redir_configuration_status, set, USB_STATUS_SUCCESS);
     write_sector(r, 3, USB_STATUS_SUCCESS);
     end(r);
 }
@@ -421,8 +391,8 @@ static void test_keyboard(void)
     UsbRig *r = usb_rig_new(FAKE_KEYBOARD, USB_SPEED_FULL, FREERDP);
 
     usb_rig_enumerate(r);
-    answer(r, usb_redir_interrupt_receiving_status, fake_guest_start_interrupt(r->guest, 0x81),
-           USB_STATUS_SUCCESS);
+    answered(r, usb_redir_interrupt_receiving_status, fake_guest_start_interrupt(r->guest, 0x81),
+             USB_STATUS_SUCCESS);
     fake_source_key(r->source, 4);
     usb_rig_run(r);
     g_assert_cmpuint(fake_guest_count(r->guest, usb_redir_interrupt_packet), ==, 1);
@@ -460,7 +430,8 @@ static void test_alternate_setting(void)
             f->config_raw[i + 5] = 0xff;
     UsbRig *r = usb_rig_with(f, FREERDP);
     usb_rig_enumerate(r);
-    answer(r, usb_redir_alt_setting_status, fake_guest_set_alt(r->guest, 0, 1), USB_STATUS_SUCCESS);
+    answered(r, usb_redir_alt_setting_status, fake_guest_set_alt(r->guest, 0, 1),
+             USB_STATUS_SUCCESS);
     suspend(r);
     back(r);
     resume(r);
@@ -468,7 +439,8 @@ static void test_alternate_setting(void)
     g_assert_cmpuint(r->source->selects, ==, 1);
     g_assert_cmpuint(r->source->bulk_resets, ==, 0);
     g_assert_cmpuint(r->source->commands, ==, 0);
-    answer(r, usb_redir_alt_setting_status, fake_guest_set_alt(r->guest, 0, 0), USB_STATUS_SUCCESS);
+    answered(r, usb_redir_alt_setting_status, fake_guest_set_alt(r->guest, 0, 0),
+             USB_STATUS_SUCCESS);
     g_assert_cmpuint(r->source->alt[0], ==, 0);
     suspend(r);
     back(r);
@@ -481,7 +453,8 @@ static void test_alternate_setting(void)
     read_in(r, 36, inquiry, 6);
     read_in(r, 8, capacity, 10);
     g_assert_true(suspendable(r));
-    answer(r, usb_redir_alt_setting_status, fake_guest_set_alt(r->guest, 0, 1), USB_STATUS_SUCCESS);
+    answered(r, usb_redir_alt_setting_status, fake_guest_set_alt(r->guest, 0, 1),
+             USB_STATUS_SUCCESS);
     g_assert_false(suspendable(r)); /* UAS */
     end(r);
 }
@@ -493,16 +466,16 @@ static void test_settings(void)
     UsbRig *r = usb_rig_new(FAKE_KEYBOARD, USB_SPEED_FULL, FREERDP);
 
     usb_rig_enumerate(r);
-    answer(r, usb_redir_control_packet,
-           fake_guest_control(r->guest, 0x21, 0x0a, 0x0400, 0, 0, NULL),
-           USB_STATUS_SUCCESS); /* SET_IDLE */
-    answer(r, usb_redir_control_packet, fake_guest_control(r->guest, 0x21, 0x0b, 0, 0, 0, NULL),
-           USB_STATUS_SUCCESS); /* SET_PROTOCOL */
-    answer(r, usb_redir_control_packet,
-           fake_guest_control(r->guest, 0x21, 0x0a, 0x0400, 0, 0, NULL), USB_STATUS_SUCCESS);
+    answered(r, usb_redir_control_packet,
+             fake_guest_control(r->guest, 0x21, 0x0a, 0x0400, 0, 0, NULL),
+             USB_STATUS_SUCCESS); /* SET_IDLE */
+    answered(r, usb_redir_control_packet, fake_guest_control(r->guest, 0x21, 0x0b, 0, 0, 0, NULL),
+             USB_STATUS_SUCCESS); /* SET_PROTOCOL */
+    answered(r, usb_redir_control_packet,
+             fake_guest_control(r->guest, 0x21, 0x0a, 0x0400, 0, 0, NULL), USB_STATUS_SUCCESS);
     uint8_t leds = 2; /* SET_REPORT: not a setting */
-    answer(r, usb_redir_control_packet,
-           fake_guest_control(r->guest, 0x21, 0x09, 0x0200, 0, 1, &leds), USB_STATUS_SUCCESS);
+    answered(r, usb_redir_control_packet,
+             fake_guest_control(r->guest, 0x21, 0x09, 0x0200, 0, 1, &leds), USB_STATUS_SUCCESS);
     suspend(r);
     FakeSource *f = back(r);
     f->hold = true;
@@ -528,7 +501,7 @@ static void test_settings(void)
     r->source->hold = true;
     usb_rig_run(r);
     fake_source_complete(r->source, 0, USB_STATUS_SUCCESS, NULL, 0, false);
-    answer(r, usb_redir_control_packet, vendor, USB_STATUS_SUCCESS);
+    answered(r, usb_redir_control_packet, vendor, USB_STATUS_SUCCESS);
     g_assert_false(suspendable(r));
     r->source->hold = false;
     fake_guest_reset(r->guest); /* which undoes it */
@@ -546,7 +519,7 @@ static void driver_sends(UsbRig *r, uint8_t type, uint8_t request, uint16_t valu
     r->source->hold = true;
     usb_rig_run(r);
     fake_source_complete(r->source, 0, USB_STATUS_SUCCESS, NULL, 0, false);
-    answer(r, usb_redir_control_packet, id, USB_STATUS_SUCCESS);
+    answered(r, usb_redir_control_packet, id, USB_STATUS_SUCCESS);
     r->source->hold = false;
 }
 
@@ -598,13 +571,15 @@ static void test_audio_settings(void)
         {1, 0x0201, 0x0600, 3}, {1, 0x0202, 0x0600, 7}, {1, 0x0100, 0x03, 0x80}};
 
     usb_rig_enumerate(r);
-    answer(r, usb_redir_alt_setting_status, fake_guest_set_alt(r->guest, 1, 1), USB_STATUS_SUCCESS);
+    answered(r, usb_redir_alt_setting_status, fake_guest_set_alt(r->guest, 1, 1),
+             USB_STATUS_SUCCESS);
     driver_sends(r, 0x22, 1, 0x0100, 0x03, 3, slow);
     driver_sends(r, 0x21, 1, 0x0201, 0x0600, 2, soft); /* the left channel's volume */
     driver_sends(r, 0x21, 1, 0x0202, 0x0600, 2, loud);
     driver_sends(r, 0x22, 1, 0x0100, 0x03, 3, fast);
     check_replayed(r, 2, wanted, 3);
-    answer(r, usb_redir_alt_setting_status, fake_guest_set_alt(r->guest, 1, 0), USB_STATUS_SUCCESS);
+    answered(r, usb_redir_alt_setting_status, fake_guest_set_alt(r->guest, 1, 0),
+             USB_STATUS_SUCCESS);
     check_replayed(r, 1, wanted, 2);              /* the endpoint is not there */
     driver_sends(r, 0x21, 5, 0, 0x0600, 1, soft); /* SET_MEM */
     g_assert_false(suspendable(r));
@@ -655,11 +630,11 @@ static void test_configuring(void)
     uint64_t set = fake_guest_set_configuration(r->guest, 1);
     usb_rig_run(r);
     suspend(r);
-    answer(r, usb_redir_configuration_status, set, USB_STATUS_IOERROR);
+    answered(r, usb_redir_configuration_status, set, USB_STATUS_IOERROR);
     back(r);
     resume(r);
-    answer(r, usb_redir_configuration_status, fake_guest_set_configuration(r->guest, 1),
-           USB_STATUS_SUCCESS);
+    answered(r, usb_redir_configuration_status, fake_guest_set_configuration(r->guest, 1),
+             USB_STATUS_SUCCESS);
     end(r);
 }
 
