@@ -474,6 +474,7 @@ GfxStatus gfx_status(const Gfx *gfx)
         .in_flight = gfx->pacer.n,
         .window = pacer_window(&gfx->pacer),
         .rtt_us = gfx->pacer.rtt_us,
+        .rate_bps = gfx->pacer.rate_bps,
         .bytes = gfx->bytes,
         .plain_bytes = gfx->plain_bytes,
         .suspended = gfx->pacer.suspended,

@@ -47,6 +47,7 @@ typedef struct GfxStatus {
     unsigned in_flight, window;
     uint64_t rtt_us;
     uint64_t bytes, plain_bytes; /* sent, and before bulk compression */
+    uint64_t rate_bps;           /* bytes a second that the link was seen to take, 0: not known */
     bool suspended;
 } GfxStatus;
 

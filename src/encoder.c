@@ -75,6 +75,11 @@ void encoder_restart(Encoder *encoder, const EncodedFrame *unsent)
     clear_encoder_reset(encoder->clear, unsent ? unsent->clear_streams : 0);
 }
 
+void encoder_limit_film(Encoder *encoder, uint32_t bytes)
+{
+    encoder->film_bytes = bytes;
+}
+
 EncodedFrame *encoder_encode(Encoder *encoder, Frame *frame, uint16_t surface, bool lossless)
 {
     EncodedFrame *encoded = g_new0(EncodedFrame, 1);

@@ -28,6 +28,7 @@ typedef struct EncoderParams {
     unsigned bpp;       /* of bitmaps: 32, 24, 16 or 15 */
     bool skip_alpha;    /* the client takes planar bitmaps without an alpha plane */
     size_t max_part;    /* largest RemoteFX or NSCodec message, largest bitmap */
+    bool video;         /* GFX: the client decodes H.264 (AVC420) */
     uint32_t rlgr_mode; /* RemoteFX entropy coder, FreeRDP's RLGR_MODE */
 } EncoderParams;
 
@@ -51,6 +52,8 @@ typedef struct EncodedFrame {
     uint16_t surface;       /* GFX: that the PDUs are for */
     Writer bytes;           /* GFX: whole PDUs; else the parts' data */
     unsigned clear_streams; /* GFX: ClearCodec streams in .bytes */
+    bool lossy;             /* GFX: something is shown that is not exact */
+    uint32_t film_bytes;    /* GFX: of a film's picture */
     GArray *parts;          /* of EncodedPart, legacy paths; else NULL */
     int64_t encode_us;
 } EncodedFrame;
@@ -67,6 +70,9 @@ EncodedFrame *encoder_encode(Encoder *encoder, Frame *frame, uint16_t surface, b
 /** GFX: the client has a new surface, or @unsent (may be NULL), the last frame, will not reach it.
  * The next frame must be a whole one, of any size. */
 void encoder_restart(Encoder *encoder, const EncodedFrame *unsent);
+
+/** GFX: how many bytes a film's picture may take on average from now on; 0: what it needs. */
+void encoder_limit_film(Encoder *encoder, uint32_t bytes);
 
 typedef struct EncoderJob EncoderJob;
 

@@ -5,11 +5,12 @@
  *   1. what is about to be drawn over and may come back is put aside (history.c);
  *   2. what has moved is copied where it now is (motion.c);
  *   3. what was put aside is fetched;
- *   4. the rest is painted (encoder_paint.c), small pieces first, so that a letter typed beside a
- *      film does not wait for it.
+ *   4. a film goes through a codec of its kind (encoder_film.c);
+ *   5. the rest is painted (encoder_paint.c), small pieces first.
  *
  * Each step is played on the mirror as the client will play it, and the next one starts from what
- * then still differs. So a wrong guess costs bytes, never the picture: it is lossless.
+ * then still differs. So a wrong guess costs bytes, never the picture. All of it is lossless but
+ * films, and these are shown exactly once they rest.
  */
 #include "encoder_priv.h"
 
@@ -18,6 +19,9 @@
 #include "cells.h"
 #include "gfx.h"
 #include "gfx_pdu.h"
+
+#define REFINE_PIXELS 16384u        /* painted at a time, */
+#define REFINE_BYTES (256u * 1024u) /* until a frame has so much of it */
 
 bool encoder_gfx_init(Encoder *encoder)
 {
@@ -36,7 +40,12 @@ void encoder_gfx_restart(Encoder *encoder)
     if (gfx->mirror.pixels)
         mirror_clear(&gfx->mirror);
     g_clear_pointer(&gfx->history, history_free);
+    g_clear_pointer(&gfx->region, region_free);
+    encoder_film_end(encoder);
+    gfx->film = (Rect){0};
+    gfx->video_failed = false;
     g_clear_pointer(&gfx->moved, g_free);
+    g_clear_pointer(&gfx->boxes, g_free);
     memset(gfx->layer_made, 0, sizeof(gfx->layer_made));
 }
 
@@ -52,14 +61,19 @@ void encoder_gfx_clear(Encoder *encoder)
         g_array_unref(gfx->rects);
 }
 
-static void begin(GfxState *gfx, const Frame *frame)
+static void begin(Encoder *encoder, const Frame *frame)
 {
+    GfxState *gfx = &encoder->gfx;
+
     if (gfx->mirror.pixels) {
         g_assert(gfx->mirror.width == frame->width && gfx->mirror.height == frame->height);
         return;
     }
     mirror_init(&gfx->mirror, frame->width, frame->height);
     gfx->history = history_new(frame->width, frame->height);
+    if (encoder->params.video && video_available())
+        gfx->region = region_new(gfx->mirror.columns, gfx->mirror.rows);
+    gfx->boxes = g_new(CellBox, (size_t)gfx->mirror.columns * gfx->mirror.rows);
     gfx->moved = g_malloc((size_t)gfx->mirror.columns * gfx->mirror.rows);
 }
 
@@ -143,6 +157,60 @@ static bool encode_blank(EncodedFrame *encoded, Mirror *mirror)
     return true;
 }
 
+/* Paints the rectangles of gfx->rects, here and on the mirror. */
+static bool paint(Encoder *encoder, EncodedFrame *encoded)
+{
+    GfxState *gfx = &encoder->gfx;
+    bool ok = encoder_paint(encoder, encoded, gfx->rects);
+
+    for (guint i = 0; i < gfx->rects->len; i++)
+        mirror_draw(&gfx->mirror, encoded->frame, &g_array_index(gfx->rects, Rect, i));
+    return ok;
+}
+
+/* Cells that only need to be made exact; the others' boxes are what changed. */
+static bool only_lossy(const Mirror *mirror, size_t at)
+{
+    return mirror->lossy[at] && !mirror->damaged[at];
+}
+
+static bool paint_changes(Encoder *encoder, EncodedFrame *encoded)
+{
+    GfxState *gfx = &encoder->gfx;
+    const size_t n = (size_t)gfx->mirror.columns * gfx->mirror.rows;
+
+    memcpy(gfx->boxes, gfx->mirror.boxes, n * sizeof(CellBox));
+    for (size_t at = 0; at < n && gfx->mirror.n_lossy > 0; at++) {
+        if (only_lossy(&gfx->mirror, at))
+            gfx->boxes[at] = (CellBox){0};
+    }
+    g_array_set_size(gfx->rects, 0);
+    cells_join(&gfx->mirror, gfx->boxes, false, UINT32_MAX, gfx->rects);
+    return paint(encoder, encoded);
+}
+
+/* Shows exactly what a film has left behind, a part in each frame: what is typed meanwhile must not
+ * wait for all of it. */
+static bool refine(Encoder *encoder, EncodedFrame *encoded)
+{
+    GfxState *gfx = &encoder->gfx;
+    const size_t n = (size_t)gfx->mirror.columns * gfx->mirror.rows, start = encoded->bytes.len;
+    GArray *parts = g_array_new(FALSE, FALSE, sizeof(Rect));
+    bool ok = true;
+
+    for (size_t at = 0; at < n; at++)
+        gfx->boxes[at] = only_lossy(&gfx->mirror, at) ? gfx->mirror.boxes[at] : (CellBox){0};
+    if (gfx->mirror.n_lossy > 0)
+        cells_join(&gfx->mirror, gfx->boxes, true, REFINE_PIXELS, parts);
+    for (guint i = 0; i < parts->len && ok && encoded->bytes.len - start < REFINE_BYTES; i++) {
+        g_array_set_size(gfx->rects, 0);
+        g_array_append_val(gfx->rects, g_array_index(parts, Rect, i));
+        ok = paint(encoder, encoded);
+    }
+    g_array_unref(parts);
+    return ok;
+}
+
 bool encoder_gfx_encode(Encoder *encoder, EncodedFrame *encoded)
 {
     GfxState *gfx = &encoder->gfx;
@@ -150,7 +218,7 @@ bool encoder_gfx_encode(Encoder *encoder, EncodedFrame *encoded)
     uint32_t now_ms = (uint32_t)(frame->captured_us / 1000);
     Move moves[MOTION_MAX_MOVES];
 
-    begin(gfx, frame);
+    begin(encoder, frame);
     if (frame->blank)
         return encode_blank(encoded, &gfx->mirror);
     mirror_compare(&gfx->mirror, frame);
@@ -165,11 +233,9 @@ bool encoder_gfx_encode(Encoder *encoder, EncodedFrame *encoded)
     history_restore(gfx->history, &gfx->mirror, frame, gfx->copies);
     write_restores(gfx, encoded);
 
-    g_array_set_size(gfx->rects, 0);
-    cells_join(&gfx->mirror, gfx->mirror.boxes, false, UINT32_MAX, gfx->rects);
-    bool ok = encoder_paint(encoder, encoded, gfx->rects);
-    for (guint i = 0; i < gfx->rects->len; i++)
-        mirror_draw(&gfx->mirror, frame, &g_array_index(gfx->rects, Rect, i));
+    encoder_film(encoder, encoded);
+    bool ok = paint_changes(encoder, encoded) && refine(encoder, encoded);
     mirror_settle(&gfx->mirror, now_ms);
+    encoded->lossy = gfx->mirror.n_lossy > 0;
     return ok;
 }

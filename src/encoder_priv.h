@@ -12,6 +12,8 @@
 #include "encoder.h"
 #include "history.h"
 #include "motion.h"
+#include "region.h"
+#include "video.h"
 
 #define TILE FRAMEBUFFER_TILE
 
@@ -21,7 +23,12 @@ typedef struct GfxState {
     Motion *motion;
     History *history;
     bool layer_made[HISTORY_LAYERS];
+    Region *region;      /* NULL: the client takes no video */
+    VideoEncoder *video; /* of the film that plays, on a surface of its own */
+    Rect film;           /* where */
+    bool video_failed;
     uint8_t *moved; /* per cell: its content goes elsewhere in this frame */
+    CellBox *boxes; /* per cell: of the mirror's, what is to be painted now */
     GArray *copies; /* of HistoryCopy, scratch */
     GArray *rects;  /* of Rect, scratch */
 } GfxState;
@@ -36,6 +43,7 @@ struct Encoder {
     NSC_CONTEXT *nsc;
     uint32_t rfx_width, rfx_height; /* that rfx was reset for */
     uint8_t *scratch;               /* GFX: planar output; legacy: one bitmap */
+    uint32_t film_bytes;            /* GFX: a film's picture may take, 0: any number */
     GfxState gfx;
 };
 
@@ -43,6 +51,9 @@ bool encoder_gfx_init(Encoder *encoder);
 void encoder_gfx_clear(Encoder *encoder);
 void encoder_gfx_restart(Encoder *encoder);
 bool encoder_gfx_encode(Encoder *encoder, EncodedFrame *encoded);
+/** Sends the film that plays, if one does, and clears its boxes. */
+void encoder_film(Encoder *encoder, EncodedFrame *encoded);
+void encoder_film_end(Encoder *encoder);
 /** Paints @rects of the frame, smallest first, with whatever takes the fewest bytes. */
 bool encoder_paint_init(Encoder *encoder);
 bool encoder_paint(Encoder *encoder, EncodedFrame *encoded, GArray *rects);

@@ -156,7 +156,7 @@ void history_save(History *history, const Mirror *mirror, const Frame *frame, co
     for (uint32_t row = 0; row < mirror->rows; row++) {
         for (uint32_t column = 0; column < mirror->columns; column++) {
             size_t at = (size_t)row * mirror->columns + column;
-            if (mirror->boxes[at].x1 == 0 || moved[at] ||
+            if (!mirror->damaged[at] || mirror->lossy[at] || moved[at] ||
                 now_ms - mirror->changed_ms[at] < STILL_MS)
                 continue;
             unsigned layer = choose_layer(history, mirror, frame, at, column, row);

@@ -20,6 +20,7 @@ void mirror_init(Mirror *mirror, uint32_t width, uint32_t height)
     mirror->rows = (height + CELL - 1) / CELL;
     size_t n = (size_t)mirror->columns * mirror->rows;
     mirror->known = g_malloc0(n);
+    mirror->lossy = g_malloc0(n);
     mirror->valid = g_malloc0(n);
     mirror->damaged = g_malloc0(n);
     mirror->changed_ms = g_new0(uint32_t, n);
@@ -30,6 +31,7 @@ void mirror_clear(Mirror *mirror)
 {
     g_free(mirror->pixels);
     g_free(mirror->known);
+    g_free(mirror->lossy);
     g_free(mirror->valid);
     g_free(mirror->damaged);
     g_free(mirror->changed_ms);
@@ -42,6 +44,11 @@ void mirror_forget(Mirror *mirror)
     memset(mirror->known, 0, (size_t)mirror->columns * mirror->rows);
 }
 
+static CellBox whole_cell(const Mirror *mirror, uint32_t column, uint32_t row)
+{
+    return (CellBox){0, 0, (uint8_t)cell_width(mirror, column), (uint8_t)cell_height(mirror, row)};
+}
+
 static CellBox compare_cell(const Mirror *mirror, const Frame *frame, uint32_t column, uint32_t row)
 {
     const int32_t x = (int32_t)(column * CELL), y = (int32_t)(row * CELL);
@@ -50,7 +57,7 @@ static CellBox compare_cell(const Mirror *mirror, const Frame *frame, uint32_t c
     int32_t first = -1, last = -1;
 
     if (!mirror->known[(size_t)row * mirror->columns + column])
-        return (CellBox){0, 0, (uint8_t)w, (uint8_t)h};
+        return whole_cell(mirror, column, row);
     for (int32_t i = 0; i < h; i++) {
         uint32_t mask =
             pixels_difference(mirror_at(mirror, x, y + i), frame_at(frame, x, y + i), (unsigned)w);
@@ -67,7 +74,8 @@ static CellBox compare_cell(const Mirror *mirror, const Frame *frame, uint32_t c
                      (uint8_t)(32 - __builtin_clz(columns)), (uint8_t)(last + 1)};
 }
 
-static void compare_area(Mirror *mirror, const Frame *frame, const Rect *area)
+/* @first: of this frame, which is the guest's doing and not ours. */
+static void compare_area(Mirror *mirror, const Frame *frame, const Rect *area, bool first)
 {
     uint32_t right = (uint32_t)(area->x + area->w - 1) / CELL;
     uint32_t bottom = (uint32_t)(area->y + area->h - 1) / CELL;
@@ -77,9 +85,14 @@ static void compare_area(Mirror *mirror, const Frame *frame, const Rect *area)
             size_t at = (size_t)row * mirror->columns + column;
             if (!mirror->valid[at])
                 continue;
+            CellBox box = compare_cell(mirror, frame, column, row);
+            if (first)
+                mirror->damaged[at] = box.x1 > 0;
+            if (mirror->lossy[at])
+                box = whole_cell(mirror, column, row);
             mirror->differing -= mirror->boxes[at].x1 > 0;
-            mirror->boxes[at] = compare_cell(mirror, frame, column, row);
-            mirror->differing += mirror->boxes[at].x1 > 0;
+            mirror->differing += box.x1 > 0;
+            mirror->boxes[at] = box;
         }
     }
 }
@@ -90,6 +103,7 @@ void mirror_compare(Mirror *mirror, const Frame *frame)
 
     g_assert(frame->width == mirror->width && frame->height == mirror->height);
     memset(mirror->valid, 0, n);
+    memset(mirror->damaged, 0, n);
     memset(mirror->boxes, 0, n * sizeof(mirror->boxes[0]));
     mirror->differing = 0;
     for (uint32_t i = 0; i < frame->n_rects; i++) {
@@ -97,10 +111,8 @@ void mirror_compare(Mirror *mirror, const Frame *frame)
         uint32_t left = (uint32_t)r->x / CELL, right = (uint32_t)(r->x + r->w - 1) / CELL;
         for (uint32_t row = (uint32_t)r->y / CELL; row <= (uint32_t)(r->y + r->h - 1) / CELL; row++)
             memset(mirror->valid + (size_t)row * mirror->columns + left, 1, right - left + 1);
-        compare_area(mirror, frame, r);
+        compare_area(mirror, frame, r, true);
     }
-    for (size_t i = 0; i < n; i++)
-        mirror->damaged[i] = mirror->boxes[i].x1 > 0;
     mirror->all_known = memchr(mirror->known, 0, n) == NULL;
 }
 
@@ -116,7 +128,14 @@ void mirror_settle(Mirror *mirror, uint32_t now_ms)
 
 void mirror_compare_again(Mirror *mirror, const Frame *frame, const Rect *area)
 {
-    compare_area(mirror, frame, area);
+    compare_area(mirror, frame, area, false);
+}
+
+static void set_lossy(Mirror *mirror, size_t at, bool lossy)
+{
+    mirror->n_lossy -= mirror->lossy[at];
+    mirror->lossy[at] = lossy;
+    mirror->n_lossy += lossy;
 }
 
 void mirror_draw(Mirror *mirror, const Frame *frame, const Rect *rect)
@@ -124,7 +143,7 @@ void mirror_draw(Mirror *mirror, const Frame *frame, const Rect *rect)
     for (int32_t y = rect->y; y < rect->y + rect->h; y++)
         memcpy(mirror_at(mirror, rect->x, y), frame_at(frame, rect->x, y), (size_t)rect->w * 4);
 
-    /* A cell becomes known when all of it is drawn; boxes of unknown cells are whole cells. */
+    /* A cell becomes known when all of it is drawn; boxes of others are whole cells. */
     for (uint32_t row = ((uint32_t)rect->y + CELL - 1) / CELL; row < mirror->rows; row++) {
         if ((int32_t)(row * CELL) + cell_height(mirror, row) > rect->y + rect->h)
             break;
@@ -132,14 +151,69 @@ void mirror_draw(Mirror *mirror, const Frame *frame, const Rect *rect)
             if ((int32_t)(col * CELL) + cell_width(mirror, col) > rect->x + rect->w)
                 break;
             mirror->known[(size_t)row * mirror->columns + col] = 1;
+            set_lossy(mirror, (size_t)row * mirror->columns + col, false);
         }
     }
+}
+
+void mirror_draw_lossy(Mirror *mirror, const Frame *frame, const Rect *rect)
+{
+    for (uint32_t row = (uint32_t)rect->y / CELL; row <= (uint32_t)(rect->y + rect->h - 1) / CELL;
+         row++) {
+        for (uint32_t col = (uint32_t)rect->x / CELL;
+             col <= (uint32_t)(rect->x + rect->w - 1) / CELL; col++) {
+            const size_t at = (size_t)row * mirror->columns + col;
+            const int32_t x = (int32_t)(col * CELL), y = (int32_t)(row * CELL);
+            if (mirror->valid[at]) {
+                for (int32_t i = 0; i < cell_height(mirror, row); i++)
+                    memcpy(mirror_at(mirror, x, y + i), frame_at(frame, x, y + i),
+                           (size_t)cell_width(mirror, col) * 4);
+            }
+            set_lossy(mirror, at, true);
+        }
+    }
+}
+
+/* Whether a copy from (x, y) of the size of a cell takes anything that is not exact. */
+static bool lossy_at(const Mirror *mirror, const uint8_t *lossy, int32_t x, int32_t y)
+{
+    const int32_t right = MIN(x + (int32_t)CELL, (int32_t)mirror->width) - 1;
+    const int32_t bottom = MIN(y + (int32_t)CELL, (int32_t)mirror->height) - 1;
+
+    for (int32_t row = MAX(y, 0) / (int32_t)CELL; row <= bottom / (int32_t)CELL; row++) {
+        for (int32_t column = MAX(x, 0) / (int32_t)CELL; column <= right / (int32_t)CELL; column++)
+            if (lossy[(size_t)row * mirror->columns + (size_t)column])
+                return true;
+    }
+    return false;
+}
+
+/* What is copied is as exact as where it came from; a cell copied to in part is as bad as both. */
+static void copy_lossy(Mirror *mirror, const Rect *rect, int32_t x, int32_t y)
+{
+    uint8_t *before = g_memdup2(mirror->lossy, (size_t)mirror->columns * mirror->rows);
+
+    for (int32_t row = y / (int32_t)CELL; row <= (y + rect->h - 1) / (int32_t)CELL; row++) {
+        for (int32_t col = x / (int32_t)CELL; col <= (x + rect->w - 1) / (int32_t)CELL; col++) {
+            const size_t at = (size_t)row * mirror->columns + (size_t)col;
+            const int32_t cx = col * (int32_t)CELL, cy = row * (int32_t)CELL;
+            bool whole = cx >= x && cy >= y &&
+                         cx + cell_width(mirror, (uint32_t)col) <= x + rect->w &&
+                         cy + cell_height(mirror, (uint32_t)row) <= y + rect->h;
+            set_lossy(mirror, at,
+                      (before[at] && !whole) ||
+                          lossy_at(mirror, before, cx - x + rect->x, cy - y + rect->y));
+        }
+    }
+    g_free(before);
 }
 
 void mirror_copy(Mirror *mirror, const Rect *rect, int32_t x, int32_t y)
 {
     const size_t bytes = (size_t)rect->w * 4;
 
+    if (mirror->n_lossy > 0)
+        copy_lossy(mirror, rect, x, y);
     for (int32_t i = 0; i < rect->h; i++) {
         int32_t row = y > rect->y ? rect->h - 1 - i : i; /* downwards: the last row first */
         memmove(mirror_at(mirror, x, y + row), mirror_at(mirror, rect->x, rect->y + row), bytes);

@@ -25,13 +25,15 @@ typedef struct Mirror {
     size_t stride;
     uint8_t *pixels;        /* B, G, R, X */
     uint32_t columns, rows; /* of cells */
-    uint8_t *known;         /* per cell: the client shows .pixels there */
-    uint32_t *changed_ms;   /* per cell: when it last differed before this frame; wraps */
+    uint8_t *known;         /* per cell: the client shows .pixels there, */
+    uint8_t *lossy;         /* but not exactly */
+    uint32_t n_lossy;
+    uint32_t *changed_ms; /* per cell: when it last differed before this frame; wraps */
 
     /* From mirror_compare() on, about the frame at hand. */
     uint8_t *valid;     /* per cell: the frame has its pixels */
     uint8_t *damaged;   /* per cell: it differed when the frame came */
-    CellBox *boxes;     /* per cell: what differs still */
+    CellBox *boxes;     /* per cell: what differs still; all of a lossy one */
     uint32_t differing; /* cells with a box */
     bool all_known;     /* every cell of the surface is */
 } Mirror;
@@ -51,6 +53,8 @@ void mirror_settle(Mirror *mirror, uint32_t now_ms);
 
 /** The client is sent @rect of @frame exactly. */
 void mirror_draw(Mirror *mirror, const Frame *frame, const Rect *rect);
+/** The client shows something like @rect of @frame, as far as the frame has it. */
+void mirror_draw_lossy(Mirror *mirror, const Frame *frame, const Rect *rect);
 /** The client copies @rect to @x, @y, as if through a buffer; both are inside. */
 void mirror_copy(Mirror *mirror, const Rect *rect, int32_t x, int32_t y);
 

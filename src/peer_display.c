@@ -26,6 +26,12 @@
 /* From activation until drdynvc and GFX must have come up; gfx.c has its own ten seconds. */
 #define DECIDE_US 12000000
 #define RESIZE_US 500000
+/* A film has rested this long: show it exactly. */
+#define FILM_REST_US 250000
+/* A film's picture is limited to what the link takes in a frame's time, if that is in this range.
+ */
+#define FILM_MIN_BYTES 8192u
+#define FILM_MAX_BYTES (192u * 1024u)
 #define ECHO_US 2000000 /* a client answers a mode switch with its new window size */
 
 typedef enum DisplayPath { PATH_UNDECIDED, PATH_GFX, PATH_LEGACY } DisplayPath;
@@ -59,6 +65,7 @@ struct PeerDisplay {
     uint32_t width, height; /* of the surface, or of the legacy desktop */
     bool refining;          /* the frame asked for is to be lossless */
     int64_t resized_us;
+    int64_t refine_at; /* GFX: what is shown with loss is due; INT64_MAX: nothing is */
 
     PeerCursor *cursors;
     Cursor *cursor;
@@ -72,6 +79,7 @@ struct PeerDisplay {
 };
 
 static void pump(PeerDisplay *d);
+static bool slot_free(PeerDisplay *d);
 static void show_cursor(PeerDisplay *d);
 
 static uint64_t monotonic_us(void)
@@ -110,6 +118,7 @@ static void start_over(PeerDisplay *d)
         if (d->encoder)
             encoder_restart(d->encoder, NULL);
         d->stale = d->job != NULL;
+        d->refine_at = INT64_MAX;
         d->width = d->height = 0;
     }
     show_everything(d);
@@ -140,8 +149,8 @@ static void on_gfx_ready(void *user)
 {
     PeerDisplay *d = user;
 
+    forget_encoder(d);
     if (d->path != PATH_GFX) {
-        forget_encoder(d);
         legacy_clear(&d->legacy);
         d->path = PATH_GFX;
         d->decide_by = INT64_MAX;
@@ -198,6 +207,13 @@ uint64_t peer_display_waiting_since(const PeerDisplay *display)
 
 /* Timing */
 
+/* Nothing is on its way and there is room, but what was lossy has not been shown exactly. */
+static bool may_refine(PeerDisplay *d)
+{
+    return d->path == PATH_GFX && d->refine_at != INT64_MAX && !d->damage && !d->asked && !d->job &&
+           d->activated && !d->suppressed && !d->broken && slot_free(d);
+}
+
 static int64_t next_due(PeerDisplay *d)
 {
     int64_t now = g_get_monotonic_time();
@@ -212,6 +228,8 @@ static int64_t next_due(PeerDisplay *d)
         !d->job)
         due = MIN(due, d->damage ? now + LEGACY_POLL_US
                                  : MAX(legacy_refine_at(&d->legacy), now + LEGACY_POLL_US));
+    if (may_refine(d))
+        due = MIN(due, d->refine_at);
     if (d->cursor_waits && d->activated)
         due = MIN(due, now + LEGACY_POLL_US);
     return due;
@@ -242,6 +260,8 @@ static gboolean on_tick(GSource *source, GSourceFunc func, gpointer user)
         gfx_tick(d->gfx);
     if (d->cursor_waits)
         show_cursor(d);
+    if (may_refine(d) && now >= d->refine_at)
+        show_everything(d);
     if (d->path == PATH_LEGACY && !d->damage && !d->asked && !d->job && !d->suppressed &&
         now >= legacy_refine_at(&d->legacy) && legacy_may_send(&d->legacy, now) &&
         legacy_refine(&d->legacy, now, d->callbacks->invalidate, d->user) > 0) {
@@ -380,6 +400,17 @@ static bool send_frame(PeerDisplay *d, EncodedFrame *encoded)
     return true;
 }
 
+/* A film goes on, or has left something behind: all of it, or what one frame did not take. */
+static void plan_refinement(PeerDisplay *d, const EncodedFrame *encoded)
+{
+    int64_t now = g_get_monotonic_time();
+
+    if (!encoded->lossy)
+        d->refine_at = INT64_MAX;
+    else if (encoded->film_bytes > 0 || d->refine_at == INT64_MAX)
+        d->refine_at = now + FILM_REST_US;
+}
+
 static void on_encoded(void *user, Encoder *encoder, EncodedFrame *encoded)
 {
     PeerDisplay *d = user;
@@ -398,6 +429,7 @@ static void on_encoded(void *user, Encoder *encoder, EncodedFrame *encoded)
     d->stale = false;
     if (!stale && send_frame(d, encoded)) {
         d->frames++;
+        plan_refinement(d, encoded);
     } else {
         d->dropped++;
         encoder_restart(encoder, encoded);
@@ -411,11 +443,21 @@ static bool ensure_encoder(PeerDisplay *d)
 {
     EncoderParams gfx = {.path = ENCODER_GFX, .bpp = 32};
 
+    if (d->path == PATH_GFX)
+        gfx.video = gfx_avc420(d->gfx);
+
     if (!d->encoder)
         d->encoder = encoder_new(d->path == PATH_GFX ? &gfx : &d->legacy.params);
     if (!d->encoder)
         fail(d, "the picture encoder could not be made");
     return d->encoder != NULL;
+}
+
+static uint32_t film_limit(const PeerDisplay *d)
+{
+    uint64_t bytes = gfx_status(d->gfx).rate_bps / PACER_FPS;
+
+    return bytes == 0 || bytes > FILM_MAX_BYTES ? 0 : (uint32_t)MAX(bytes, FILM_MIN_BYTES);
 }
 
 void peer_display_frame(PeerDisplay *display, Frame *frame)
@@ -429,6 +471,8 @@ void peer_display_frame(PeerDisplay *display, Frame *frame)
         show_everything(d);
     } else if (fit(d, frame) && ensure_encoder(d)) {
         uint16_t surface = d->path == PATH_GFX ? gfx_surface(d->gfx) : 0;
+        if (d->path == PATH_GFX)
+            encoder_limit_film(d->encoder, film_limit(d));
         d->job = encoder_submit(g_steal_pointer(&d->encoder), frame_ref(frame), surface, lossless,
                                 d->main_context, on_encoded, d);
     }
@@ -544,7 +588,7 @@ PeerDisplay *peer_display_new(rdpContext *context, DvcManager *dvcs, GMainContex
     d->subject = g_strdup(subject);
     d->callbacks = callbacks;
     d->user = user;
-    d->decide_by = INT64_MAX;
+    d->decide_by = d->refine_at = INT64_MAX;
     d->damage = true;
     d->cursors = peer_cursor_new(context);
     d->tick = g_source_new(&tick_funcs, sizeof(TickSource));

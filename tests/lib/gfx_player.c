@@ -8,6 +8,7 @@
 
 #include "bytes.h"
 #include "gfx_pdu.h"
+#include "video_scene.h"
 
 /* FreeRDP 3.33 deprecates planar_decompress() for one that 3.10 does not have. */
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
@@ -17,6 +18,7 @@
 typedef struct Surface {
     uint32_t width, height;
     uint8_t *pixels;
+    VideoScreen *video; /* NULL: there was none on it */
 } Surface;
 
 struct GfxPlayer {
@@ -30,6 +32,7 @@ static void surface_free(gpointer data)
 {
     Surface *surface = data;
 
+    video_screen_free(surface->video);
     g_free(surface->pixels);
     g_free(surface);
 }
@@ -67,7 +70,7 @@ void gfx_player_surface(GfxPlayer *player, uint16_t id, uint32_t width, uint32_t
     Surface *surface = g_new0(Surface, 1);
 
     g_assert_true(width > 0 && width <= MAX_SIDE && height > 0 && height <= MAX_SIDE);
-    *surface = (Surface){width, height, g_malloc((size_t)width * height * 4)};
+    *surface = (Surface){width, height, g_malloc((size_t)width * height * 4), NULL};
     memset(surface->pixels, 0x55, (size_t)width * height * 4);
     g_hash_table_insert(player->surfaces, GUINT_TO_POINTER(id), surface);
 }
@@ -122,6 +125,17 @@ static void surface_to_surface(GfxPlayer *player, Reader *r)
     }
 }
 
+/* A surface with a film on it has nothing else. */
+static void show_video(Surface *surface, const uint8_t *data, uint32_t len)
+{
+    if (!surface->video)
+        surface->video = video_screen_new(surface->width, surface->height);
+    g_assert_nonnull(surface->video);
+    g_assert_true(video_screen_show(surface->video, data, len));
+    memcpy(surface->pixels, video_screen_pixels(surface->video),
+           (size_t)surface->width * surface->height * 4);
+}
+
 static void wire_to_surface(GfxPlayer *player, Reader *r)
 {
     Surface *surface = find(player, reader_u16(r));
@@ -144,6 +158,9 @@ static void wire_to_surface(GfxPlayer *player, Reader *r)
                                          PIXEL_FORMAT_BGRX32, surface->width * 4, rect.left,
                                          rect.top, surface->width, surface->height, NULL),
                         ==, 0);
+        break;
+    case GFX_CODEC_AVC420:
+        show_video(surface, data, len);
         break;
     default:
         g_assert_not_reached();

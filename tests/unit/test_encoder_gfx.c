@@ -12,6 +12,8 @@
 #include "gfx.h"
 #include "gfx_pdu.h"
 #include "gfx_player.h"
+#include "video.h"
+#include "video_scene.h"
 
 #define SURFACE 7
 #define WIDTH 700u
@@ -30,7 +32,7 @@ typedef struct Session {
 
 static Session *session_new(void)
 {
-    const EncoderParams params = {.path = ENCODER_GFX, .bpp = 32};
+    const EncoderParams params = {.path = ENCODER_GFX, .bpp = 32, .video = true};
     Session *s = g_new0(Session, 1);
 
     s->pool = frame_pool_new();
@@ -95,12 +97,16 @@ static Frame *take_frame(Session *s)
     return frame;
 }
 
-static void assert_shown(const Session *s)
+/* All of the screen but @except. */
+static void assert_shown_outside(const Session *s, const Rect *except)
 {
     const uint8_t *pixels = gfx_player_pixels(s->player, SURFACE);
 
     for (uint32_t y = 0; y < HEIGHT; y++) {
         for (uint32_t x = 0; x < WIDTH; x++) {
+            if ((int32_t)x >= except->x && (int32_t)x < except->x + except->w &&
+                (int32_t)y >= except->y && (int32_t)y < except->y + except->h)
+                continue;
             const uint8_t *got = pixels + ((size_t)y * WIDTH + x) * 4;
             uint32_t want = s->screen[y][x] & 0xFFFFFF;
             uint32_t have = (uint32_t)got[0] | (uint32_t)got[1] << 8 | (uint32_t)got[2] << 16;
@@ -110,20 +116,36 @@ static void assert_shown(const Session *s)
     }
 }
 
-/* Shows the screen; returns the bytes it took. */
-static size_t show(Session *s)
+typedef struct Shown {
+    size_t bytes;
+    uint32_t film_bytes;
+    bool lossy;
+} Shown;
+
+static Shown show_frame(Session *s)
 {
     Frame *frame = take_frame(s);
     EncodedFrame *encoded = encoder_encode(s->encoder, frame, SURFACE, false);
 
     g_assert_nonnull(encoded);
-    gfx_player_play(s->player, encoded->bytes.data, encoded->bytes.len, ENCODER_MAX_PDU);
-    assert_shown(s);
-    size_t bytes = encoded->bytes.len;
+    gfx_player_play(s->player, encoded->bytes.data, encoded->bytes.len,
+                    MAX(ENCODER_MAX_PDU, encoded->film_bytes + 100));
+    Shown shown = {encoded->bytes.len, encoded->film_bytes, encoded->lossy};
     encoded_frame_free(encoded);
     frame_unref(frame);
     s->now_ms += STEP_MS;
-    return bytes;
+    return shown;
+}
+
+/* Shows the screen, which must be exact then; returns the bytes it took. */
+static size_t show(Session *s)
+{
+    const Rect nothing = {0};
+    Shown shown = show_frame(s);
+
+    g_assert_false(shown.lossy);
+    assert_shown_outside(s, &nothing);
+    return shown.bytes;
 }
 
 /* ---- painting ---- */
@@ -373,16 +395,131 @@ static void test_blank(void)
     encoded_frame_free(encoded);
     frame_unref(frame);
     memset(s->screen, 0, sizeof(s->screen));
-    assert_shown(s);
+    assert_shown_outside(s, &(Rect){0});
     s->first = true;
     page(s, 0);
     show(s);
     session_free(s);
 }
 
+static const Rect film = {200, 100, 320, 200};
+
+static void film_picture(Session *s, VideoScene *scene, unsigned t)
+{
+    const uint8_t *p = video_scene_picture(scene, t);
+
+    for (int32_t y = 0; y < film.h; y++) {
+        for (int32_t x = 0; x < film.w; x++, p += 4)
+            put(s, film.x + x, film.y + y, p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16);
+    }
+}
+
+/* The film as the client has it. */
+static double film_psnr(const Session *s)
+{
+    const size_t size = (size_t)film.w * (size_t)film.h * 4;
+    uint8_t *got = g_malloc(size), *want = g_malloc(size);
+    const uint8_t *pixels = gfx_player_pixels(s->player, SURFACE);
+
+    for (int32_t y = 0; y < film.h; y++) {
+        memcpy(got + y * film.w * 4, pixels + ((film.y + y) * (int32_t)WIDTH + film.x) * 4,
+               (size_t)film.w * 4);
+        memcpy(want + y * film.w * 4, &s->screen[film.y + y][film.x], (size_t)film.w * 4);
+    }
+    double psnr = video_psnr(got, want, (uint32_t)film.w, (uint32_t)film.h);
+    g_free(got);
+    g_free(want);
+    return psnr;
+}
+
+static bool have_video(void)
+{
+    VideoScreen *screen = video_screen_new(64, 64);
+
+    if (video_available() && screen) {
+        video_screen_free(screen);
+        return true;
+    }
+    g_test_skip(screen ? video_text() : "this FreeRDP has no H.264 decoder");
+    video_screen_free(screen);
+    return false;
+}
+
+/* After a moment of quiet everything is shown again, in parts; then it must be exact. */
+static void refine(Session *s)
+{
+    unsigned frames = 0;
+    bool lossy = true;
+
+    s->now_ms += 300;
+    while (lossy) {
+        s->first = true; /* all tiles */
+        lossy = show_frame(s).lossy;
+        g_assert_cmpuint(++frames, <, 10);
+    }
+    s->first = true;
+    g_assert_cmpuint(show(s), ==, 0);
+}
+
+static void test_film(void)
+{
+    if (!have_video())
+        return;
+    Session *s = session_new();
+    VideoScene *scene = video_scene_new((uint32_t)film.w, (uint32_t)film.h, 2);
+    /* the film's cells: what it may touch */
+    const Rect around = {192, 96, 336, 208};
+    unsigned coded = 0;
+    double worst = 99;
+
+    page(s, 0);
+    show(s);
+    for (unsigned t = 0; t < 60; t++) {
+        film_picture(s, scene, t);
+        glyph(s, (int32_t)(t % 20) * 8, 0, t % 50, 0xC0C0C0); /* somebody types beside it */
+        Shown shown = show_frame(s);
+        assert_shown_outside(s, &around);
+        if (!shown.lossy) {
+            assert_shown_outside(s, &(Rect){0});
+            continue;
+        }
+        coded += shown.film_bytes > 0;
+        worst = MIN(worst, film_psnr(s));
+    }
+    g_test_message("%u of 60 pictures as video, at worst %.1f dB", coded, worst);
+    g_assert_cmpuint(coded, >=, 50);
+    g_assert_cmpfloat(worst, >, 28);
+    refine(s);
+
+    /* it goes on elsewhere while a window is drawn over it, and is dragged */
+    for (unsigned t = 60; t < 80; t++) {
+        film_picture(s, scene, t);
+        window(s, (int32_t)(t - 60) * 11, 150);
+        show_frame(s);
+    }
+    refine(s);
+    video_scene_free(scene);
+    session_free(s);
+}
+
+/* Text that scrolls fast is no film. */
+static void test_text_is_no_film(void)
+{
+    Session *s = session_new();
+
+    for (uint32_t i = 0; i < 30; i++) {
+        page(s, i * 1000);
+        show(s);
+    }
+    session_free(s);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    video_load(false);
+    g_test_add_func("/encoder-gfx/film", test_film);
+    g_test_add_func("/encoder-gfx/text-is-no-film", test_text_is_no_film);
     g_test_add_func("/encoder-gfx/scroll", test_scroll);
     g_test_add_func("/encoder-gfx/window", test_window);
     g_test_add_func("/encoder-gfx/window-rests", test_window_rests);

@@ -1,0 +1,153 @@
+/*
+ * Theory of operation. A film (region.c) is a stream of H.264 on a surface of its own, of the size
+ * of the film, which is not mapped to the client's output: after each picture what changed is
+ * copied to its place on the screen (MS-RDPEGFX 2.2.2.5). So the codec never sees the rest of the
+ * screen, and text beside a film stays exact.
+ *
+ * The mirror has the true pixels of the film, and its cells are marked as not exact. When the film
+ * has ended they differ as a whole, wherever the frame has them, and are painted like anything
+ * else: PeerDisplay asks for such a frame after a moment of quiet.
+ */
+#include "encoder_priv.h"
+
+#include <string.h>
+
+#include "gfx.h"
+#include "gfx_pdu.h"
+
+#define FILM_SURFACE (GFX_AUX_SURFACE + HISTORY_LAYERS)
+
+void encoder_film_end(Encoder *encoder)
+{
+    g_clear_pointer(&encoder->gfx.video, video_encoder_free);
+}
+
+static bool same(const Rect *a, const Rect *b)
+{
+    return a->x == b->x && a->y == b->y && a->w == b->w && a->h == b->h;
+}
+
+/* A stream and a surface for the film at @rect. */
+static bool begin(Encoder *encoder, EncodedFrame *encoded, const Rect *rect)
+{
+    GfxState *gfx = &encoder->gfx;
+
+    if (gfx->video && same(rect, &gfx->film))
+        return true;
+    if (gfx->film.w > 0)
+        gfx_write_delete_surface(&encoded->bytes, FILM_SURFACE);
+    encoder_film_end(encoder);
+    gfx->film = (Rect){0};
+    gfx->video = video_encoder_new((uint32_t)rect->w, (uint32_t)rect->h);
+    if (!gfx->video)
+        return false;
+    gfx->film = *rect;
+    gfx_write_create_surface(&encoded->bytes, FILM_SURFACE, (uint16_t)rect->w, (uint16_t)rect->h,
+                             GFX_PIXEL_XRGB);
+    return true;
+}
+
+/* The extent of what changed in the film, in its own coordinates and whole cells; false: nothing.
+ */
+static bool changed_part(const Mirror *mirror, const Rect *film, Rect *part)
+{
+    int32_t x0 = film->w, y0 = film->h, x1 = 0, y1 = 0;
+    const int32_t cell = (int32_t)CELL;
+
+    for (int32_t y = 0; y < film->h; y += cell) {
+        for (int32_t x = 0; x < film->w; x += cell) {
+            size_t at =
+                (size_t)((film->y + y) / cell) * mirror->columns + (size_t)((film->x + x) / cell);
+            if (!mirror->damaged[at])
+                continue;
+            x0 = MIN(x0, x);
+            y0 = MIN(y0, y);
+            x1 = MAX(x1, x + cell);
+            y1 = MAX(y1, y + cell);
+        }
+    }
+    if (x0 >= x1)
+        return false;
+    *part = (Rect){x0, y0, MIN(x1, film->w) - x0, MIN(y1, film->h) - y0};
+    return true;
+}
+
+static void clear_boxes(Mirror *mirror, const Rect *film)
+{
+    for (uint32_t row = (uint32_t)film->y / CELL; row <= (uint32_t)(film->y + film->h - 1) / CELL;
+         row++) {
+        for (uint32_t col = (uint32_t)film->x / CELL;
+             col <= (uint32_t)(film->x + film->w - 1) / CELL; col++) {
+            CellBox *box = &mirror->boxes[(size_t)row * mirror->columns + col];
+            mirror->differing -= box->x1 > 0;
+            *box = (CellBox){0};
+        }
+    }
+}
+
+static GfxRect edges(const Rect *r)
+{
+    return (GfxRect){(uint16_t)r->x, (uint16_t)r->y, (uint16_t)(r->x + r->w),
+                     (uint16_t)(r->y + r->h)};
+}
+
+/* Codes @part of the film and copies it to its place. */
+static bool send_picture(Encoder *encoder, EncodedFrame *encoded, const Rect *part, bool key)
+{
+    GfxState *gfx = &encoder->gfx;
+    const GfxRect inside = edges(part),
+                  whole = {0, 0, (uint16_t)gfx->film.w, (uint16_t)gfx->film.h};
+    const GfxPoint place = {(uint16_t)(gfx->film.x + part->x), (uint16_t)(gfx->film.y + part->y)};
+    const VideoPicture picture = {
+        .bgrx = mirror_at(&gfx->mirror, gfx->film.x, gfx->film.y),
+        .stride = gfx->mirror.stride,
+        .rects = &inside,
+        .n_rects = 1,
+    };
+    const VideoWant want = {.qp = VIDEO_GOOD_QP, .frame_bytes = encoder->film_bytes, .key = key};
+    VideoInfo info;
+    size_t at = gfx_begin_wire_to_surface_1(&encoded->bytes, FILM_SURFACE, GFX_CODEC_AVC420,
+                                            GFX_PIXEL_XRGB, &whole);
+
+    if (!video_encode(gfx->video, &picture, &want, &encoded->bytes, &info)) {
+        writer_truncate(&encoded->bytes, at);
+        return false;
+    }
+    gfx_end_wire_to_surface_1(&encoded->bytes, at);
+    gfx_write_surface_to_surface(&encoded->bytes, FILM_SURFACE, encoded->surface, &inside, &place,
+                                 1);
+    encoded->film_bytes = (uint32_t)info.len;
+    return true;
+}
+
+void encoder_film(Encoder *encoder, EncodedFrame *encoded)
+{
+    GfxState *gfx = &encoder->gfx;
+    Mirror *mirror = &gfx->mirror;
+    Rect film, part;
+
+    if (!gfx->region || gfx->video_failed || !mirror->all_known)
+        return;
+    if (!region_note(gfx->region, mirror, encoded->frame, &film)) {
+        encoder_film_end(encoder); /* its surface goes when the next one comes */
+        return;
+    }
+    bool key = !gfx->video || !same(&film, &gfx->film);
+    if (key)
+        part = (Rect){0, 0, film.w, film.h};
+    else if (!changed_part(mirror, &film, &part)) {
+        clear_boxes(mirror, &film); /* between two pictures */
+        return;
+    }
+    if (!begin(encoder, encoded, &film)) {
+        gfx->video_failed = true;
+        return;
+    }
+    mirror_draw_lossy(mirror, encoded->frame, &film);
+    if (!send_picture(encoder, encoded, &part, key)) {
+        encoder_film_end(encoder); /* its cells are painted as what they are: not exact */
+        mirror_compare_again(mirror, encoded->frame, &film);
+        return;
+    }
+    clear_boxes(mirror, &film);
+}
