@@ -267,6 +267,10 @@ bool gfx_pdu_is_dense(const uint8_t *pdu, size_t len)
         return false;
     reader_skip(&r, GFX_HEADER_BYTES - 2 + 2); /* the rest of the header, the surface */
     uint16_t codec = reader_u16(&r);
+    if (codec == GFX_CODEC_PLANAR) { /* planes without run lengths: the encoder saw a photograph */
+        reader_skip(&r, GFX_WIRE_TO_SURFACE_BYTES - GFX_HEADER_BYTES - 4);
+        return (reader_u8(&r) & GFX_PLANAR_RLE) == 0 && reader_ok(&r);
+    }
     return reader_ok(&r) && (codec == GFX_CODEC_AVC420 || codec == GFX_CODEC_CAVIDEO);
 }
 

@@ -70,6 +70,8 @@ enum {
     GFX_CODEC_AVC420 = 0x000B
 };
 enum { GFX_PIXEL_XRGB = 0x20, GFX_PIXEL_ARGB = 0x21 };
+/** In the first byte of a planar bitmap (MS-RDPEGDI 2.2.2.5.1). */
+#define GFX_PLANAR_RLE 0x10u
 /** FrameAcknowledge.queueDepth: acknowledgements stop until one comes again. */
 #define GFX_QUEUE_SUSPEND 0xFFFFFFFFu
 
@@ -122,9 +124,8 @@ uint32_t gfx_timestamp(uint64_t ms_of_day);
 
 /** Length of the PDU at the start of @data, header included; 0 if that is not a whole PDU. */
 size_t gfx_pdu_length(const uint8_t *data, size_t len);
-/** Whether that PDU carries pictures of a codec with entropy coding, which nothing shortens
- * further.
- */
+/** Whether that PDU carries pictures which nothing shortens much: of a codec with entropy coding,
+ * or a photograph's raw planes. */
 bool gfx_pdu_is_dense(const uint8_t *pdu, size_t len);
 
 typedef struct GfxAck {

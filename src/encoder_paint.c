@@ -1,7 +1,8 @@
 /*
  * Theory of operation. Pictures of text and windows go through ClearCodec, which is exact and made
- * for them; what has no two equal pixels side by side (photographs, noise) goes as raw planes,
- * which is all an exact codec of RDP can do for it; one colour is a SolidFill.
+ * for them; what has no two equal pixels side by side (photographs, noise) goes as planes, with run
+ * lengths if it is a gradient, else raw, which is all an exact codec of RDP can do for it; one
+ * colour is a SolidFill.
  *
  * Small rectangles are judged whole. Large ones are cut into pieces of TILE pixels a side, counted
  * from their own corner so that a line of text is not cut in two, and equal neighbours are joined
@@ -41,10 +42,13 @@ typedef struct Plan {
 
 bool encoder_paint_init(Encoder *encoder)
 {
+    encoder->planar = freerdp_bitmap_planar_context_new(
+        PLANAR_FORMAT_HEADER_NA | PLANAR_FORMAT_HEADER_RLE, TILE, RAW_PIXELS / TILE + 1);
     encoder->planar_raw =
         freerdp_bitmap_planar_context_new(PLANAR_FORMAT_HEADER_NA, TILE, RAW_PIXELS / TILE + 1);
-    if (!encoder->planar_raw)
+    if (!encoder->planar || !encoder->planar_raw)
         return false;
+    freerdp_planar_topdown_image(encoder->planar, TRUE);
     freerdp_planar_topdown_image(encoder->planar_raw, TRUE);
     encoder->scratch = g_malloc(BLOCK_PIXELS * 4 + 64);
     encoder->clear = clear_encoder_new();
@@ -258,6 +262,22 @@ static GfxRect gfx_rect(const Rect *r)
                      (uint16_t)(r->y + r->h)};
 }
 
+/* Whether rows are much like the rows above them: then planar run lengths, which code differences
+ * between rows, have something to count. Every eighth row tells. */
+static bool gradient(const Frame *frame, const Rect *block)
+{
+    uint32_t steady = 0, seen = 0;
+
+    for (int32_t y = block->y + 1; y < block->y + block->h; y += 8) {
+        const uint8_t *row = frame_at(frame, block->x, y), *above = row - frame->stride;
+        for (int32_t x = 4; x < block->w * 4; x += 4) {
+            steady += (uint8_t)(row[x] - above[x]) == (uint8_t)(row[x - 4] - above[x - 4]);
+            seen++;
+        }
+    }
+    return steady * 4 > seen * 3;
+}
+
 static bool write_photo(Encoder *encoder, EncodedFrame *encoded, const Rect *block)
 {
     const Frame *frame = encoded->frame;
@@ -269,9 +289,13 @@ static bool write_photo(Encoder *encoder, EncodedFrame *encoded, const Rect *blo
         halve(block, &a, &b);
         return write_photo(encoder, encoded, &a) && write_photo(encoder, encoded, &b);
     }
-    if (!freerdp_bitmap_compress_planar(encoder->planar_raw, frame_at(frame, block->x, block->y),
-                                        PIXEL_FORMAT_BGRX32, w, h, frame->stride, encoder->scratch,
-                                        &len))
+    const uint8_t *data = frame_at(frame, block->x, block->y);
+    bool rle = gradient(frame, block) &&
+               freerdp_bitmap_compress_planar(encoder->planar, data, PIXEL_FORMAT_BGRX32, w, h,
+                                              frame->stride, encoder->scratch, &len) &&
+               len < w * h * 3;
+    if (!rle && !freerdp_bitmap_compress_planar(encoder->planar_raw, data, PIXEL_FORMAT_BGRX32, w,
+                                                h, frame->stride, encoder->scratch, &len))
         return false;
     gfx_write_wire_to_surface_1(&encoded->bytes, encoded->surface, GFX_CODEC_PLANAR, GFX_PIXEL_XRGB,
                                 &rect, encoder->scratch, len);

@@ -35,7 +35,7 @@ typedef struct GfxState {
 
 struct Encoder {
     EncoderParams params;
-    BITMAP_PLANAR_CONTEXT *planar;     /* legacy: run-length coded */
+    BITMAP_PLANAR_CONTEXT *planar;     /* run-length coded */
     BITMAP_PLANAR_CONTEXT *planar_raw; /* GFX: for what nothing makes smaller */
     ClearEncoder *clear;               /* GFX */
     BITMAP_INTERLEAVED_CONTEXT *interleaved;

@@ -1,6 +1,6 @@
 /*
  * Theory of operation. Each cell has a history, a bit for each frame: it changed by itself, not
- * because something was scrolled or dragged over it. Cells that changed in most of the last frames
+ * because something was scrolled or dragged over it. Cells that changed twice in the last frames
  * are busy; the largest group of neighbouring busy cells that looks like a photograph is a film, if
  * it is large enough to be worth a codec. Text is never one, however fast it scrolls: it would lose
  * its sharpness and gain nothing.
@@ -14,8 +14,8 @@
 
 #include "pixels.h"
 
-#define HISTORY_FRAMES 8u
-#define BUSY_FRAMES 5u       /* of the last HISTORY_FRAMES */
+#define HISTORY_MASK 0x0Fu   /* the last four frames count: */
+#define BUSY_FRAMES 2u       /* of them, because each one before goes exactly, at 3 bytes a pixel */
 #define GAP_US 200000        /* frames further apart are no film: history begins again */
 #define QUIET_US 200000      /* without a change the film has ended */
 #define MIN_CELLS 48u        /* 128x96 pixels */
@@ -59,7 +59,7 @@ void region_free(Region *region)
 
 static bool busy(const Region *region, size_t at)
 {
-    return (unsigned)__builtin_popcount(region->history[at]) >= BUSY_FRAMES;
+    return (unsigned)__builtin_popcount(region->history[at] & HISTORY_MASK) >= BUSY_FRAMES;
 }
 
 /* A change of a few pixels (a cursor, a clock) does not count. */

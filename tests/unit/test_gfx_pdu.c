@@ -111,12 +111,20 @@ static void test_dense(void)
 {
     static const struct {
         uint16_t codec;
+        const char *data;
         bool dense;
     } codecs[] = {
-        {GFX_CODEC_UNCOMPRESSED, false},
-        {GFX_CODEC_PLANAR, false},
-        {GFX_CODEC_CAVIDEO, true},
-        {GFX_CODEC_AVC420, true},
+        {GFX_CODEC_UNCOMPRESSED, "abcd", false},
+        {GFX_CODEC_PLANAR,
+         "\x30"
+         "bcd",
+         false},
+        {GFX_CODEC_PLANAR,
+         "\x20"
+         "bcd",
+         true},
+        {GFX_CODEC_CAVIDEO, "abcd", true},
+        {GFX_CODEC_AVC420, "abcd", true},
     };
     const GfxRect rect = {0, 0, 1, 1};
     Writer w;
@@ -125,7 +133,7 @@ static void test_dense(void)
     for (unsigned i = 0; i < G_N_ELEMENTS(codecs); i++) {
         w.len = 0;
         gfx_write_wire_to_surface_1(&w, GFX_CODEC_AVC420, codecs[i].codec, GFX_PIXEL_XRGB, &rect,
-                                    (const uint8_t *)"abcd", 4);
+                                    (const uint8_t *)codecs[i].data, 4);
         g_assert_cmpint(gfx_pdu_is_dense(w.data, w.len), ==, codecs[i].dense);
         g_assert_false(gfx_pdu_is_dense(w.data, 11));
     }
