@@ -66,6 +66,7 @@ typedef enum OptionId {
     OPT_USB_SLOTS,
     OPT_USB_BOOT,
     OPT_USB_GRACE,
+    OPT_USB_AS_IS,
     OPT_STALL_SECONDS,
     OPT_SANDBOX,
     OPT_HOST_USB,
@@ -117,6 +118,8 @@ static const Option options[] = {
      "cut a client off that reads nothing for so long (20)"},
     {"--sandbox", OPT_SANDBOX, "on|off", IN_SERVERS,
      "keep this process from opening other files and running programs (on)"},
+    {"--usb-as-is", OPT_USB_AS_IS, NULL, IN_SERVERS,
+     "show high-speed sticks to the guest at their own speed, not as faster ones"},
     {"--host-usb", OPT_HOST_USB, NULL, IN_SERVERS,
      "leave this host's own USB devices open to 'qrdp usb attach'"},
     {"--print-ready", OPT_PRINT_READY, NULL, IN_SERVERS,
@@ -401,6 +404,9 @@ static bool apply(Config *config, GPtrArray *listen, const Given *given, GError 
             return true;
         ERR(error, "--sandbox=%s: use on or off", given->value);
         return false;
+    case OPT_USB_AS_IS:
+        config->usb_as_is = true;
+        return true;
     case OPT_HOST_USB:
         config->host_usb = true;
         return true;

@@ -43,6 +43,7 @@ typedef struct Config {
     unsigned usb_slots; /* RUN: slots plugged at start, 0..28, default 4 */
     int usb_boot;       /* bootindex of the first slot, or one of CONFIG_USB_BOOT_* */
     unsigned usb_grace; /* seconds that a device waits for its client, 0: none, default 10 */
+    bool usb_as_is;     /* no device is shown at another speed than its own */
     bool host_usb;      /* devices of this host may be opened; without a sandbox always (main) */
     bool sandbox;       /* confine the process (sandbox.h), default true */
     unsigned stall_seconds; /* a client that stops reading is cut off after this, default 20 */

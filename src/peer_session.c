@@ -314,7 +314,8 @@ static void on_dvc_ready(Peer *peer)
     peer->dvc_ready = true;
     peer_display_dvc_ready(peer->display);
     rdpSettings *s = peer->client->context->settings;
-    peer->usb = peer_usb_new(peer->server, peer->id, peer->dvcs, peer->main_context, peer->label);
+    peer->usb = peer_usb_new(peer->server, peer->id, peer->dvcs, peer->main_context,
+                             peer->config->usb_as_is, peer->label);
     peer_usb_set_client(peer->usb, freerdp_settings_get_uint32(s, FreeRDP_ClientBuild),
                         freerdp_settings_get_uint32(s, FreeRDP_EarlyCapabilityFlags));
 }

@@ -68,6 +68,7 @@ struct PeerUsb {
     const char *flavour; /* that main knows of; a name in the table of urbdrc_flavour.c */
     uint64_t reported;   /* samples that main knows of */
     GSource *timer;
+    bool as_is; /* Config.usb_as_is */
     bool reap;
     GHashTable *devices; /* id -> Device */
 };
@@ -234,6 +235,7 @@ static void on_device_added(void *user, UsbSource *source)
     device->usb = usb;
     device->id = (guint)g_atomic_int_add(&last_device_id, 1) + 1;
     device->source = source;
+    source->as_is = usb->as_is;
     device->subject = g_strdup_printf("usb %u %s", device->id, source->label);
     g_hash_table_insert(usb->devices, GUINT_TO_POINTER(device->id), device);
     report_flavour(usb);
@@ -248,6 +250,15 @@ static void on_unavailable(void *user, const char *why)
     log_info(usb->label, "no USB redirection: %s", why);
 }
 
+/* For the operator, NULL if the guest sees the device as it is. */
+static const char *shown_as(Slot *slot)
+{
+    const UsbDevice *device = slot_device(slot);
+    UsbSpeed own = usb_device_descriptors(device)->speed;
+
+    return usb_device_shown_speed(device) == own ? NULL : "shown at super speed";
+}
+
 static void on_slot_state(void *user, Slot *slot, UsbDeviceState state, const char *why)
 {
     Device *device = user;
@@ -256,8 +267,8 @@ static void on_slot_state(void *user, Slot *slot, UsbDeviceState state, const ch
     case USB_DEVICE_HELLO:
         return;
     case USB_DEVICE_CONNECTED:
-        log_info(device->subject, "connected to slot %s", slot_id(slot));
-        tell_main(device, main_note, "connected", NULL);
+        log_info(device->subject, "connected to slot %s: %s", slot_id(slot), why);
+        tell_main(device, main_note, "connected", shown_as(slot));
         return;
     case USB_DEVICE_GONE:
         device->source = NULL;
@@ -410,7 +421,7 @@ static void on_replayed(void *user, const char *error)
     if (!error) {
         device->phase = PHASE_ATTACHED;
         log_info(device->subject, "given back to the guest on slot %s", slot_id(device->slot));
-        tell_main(device, main_note, "connected", NULL);
+        tell_main(device, main_note, "connected", shown_as(device->slot));
         slot_back(device->slot);
         usb_device_resume(slot_device(device->slot), device->source, now);
         return;
@@ -607,7 +618,7 @@ static const UrbdrcCallbacks urbdrc_callbacks = {
 };
 
 PeerUsb *peer_usb_new(Server *server, guint peer_id, DvcManager *dvcs, GMainContext *context,
-                      const char *label)
+                      bool as_is, const char *label)
 {
     PeerUsb *usb = g_new0(PeerUsb, 1);
 
@@ -615,6 +626,7 @@ PeerUsb *peer_usb_new(Server *server, guint peer_id, DvcManager *dvcs, GMainCont
     usb->peer_id = peer_id;
     usb->dvcs = dvcs;
     usb->context = context;
+    usb->as_is = as_is;
     usb->label = g_strdup(label);
     usb->devices = g_hash_table_new_full(NULL, NULL, NULL, device_free);
     usb->timer = g_source_new(&timer_funcs, sizeof(GSource) + sizeof(PeerUsb *));

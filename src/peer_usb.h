@@ -16,10 +16,10 @@
 typedef struct PeerUsb PeerUsb;
 
 /** Opens the URBDRC control channel; call once, when drdynvc is ready. @context: the peer thread's
- * GMainContext. @label: "alice@192.0.2.7", escaped. NULL (which the others accept) if the client
- * can have no USB. */
+ * GMainContext. @as_is: Config.usb_as_is. @label: "alice@192.0.2.7", escaped. NULL (which the
+ * others accept) if the client can have no USB. */
 PeerUsb *peer_usb_new(Server *server, guint peer_id, DvcManager *dvcs, GMainContext *context,
-                      const char *label);
+                      bool as_is, const char *label);
 void peer_usb_free(PeerUsb *usb);
 /** What the client's core data said (urbdrc_set_client()); at once after peer_usb_new(). */
 void peer_usb_set_client(PeerUsb *usb, guint32 client_build, guint32 early_capability_flags);

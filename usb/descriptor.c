@@ -9,13 +9,8 @@
  * or left out of account (bNumInterfaces, bNumEndpoints: the descriptors that are there count).
  * Descriptors that are not needed here (IAD, class and vendor specific) are stepped over.
  *
- * The bytes are kept as they came, since SELECT_CONFIGURATION carries them back to the client. The
- * guest gets the same bytes but for SuperSpeed: MS-RDPEUSB has no stream ids, so a guest must not
- * find bulk streams. Zeroing MaxStreams in the endpoint companions is not enough for UAS: Linux
- * takes any alternate setting 08/06/62 on a controller that can do streams, keeps usb-storage off
- * the device, and then fails to allocate them; Windows does alike. So at SuperSpeed such a setting
- * is shown as vendor specific, which leaves Bulk-Only Transport on the interface's other setting.
- * At high speed UAS does without streams and stays.
+ * The bytes are kept as they came, since SELECT_CONFIGURATION carries them back to the client. What
+ * the guest sees instead is made in shown.c.
  */
 #include "descriptor.h"
 
@@ -26,9 +21,6 @@
 
 #include "bytes.h"
 #include "log.h"
-
-#define SUBCLASS_SCSI 0x06
-#define PROTOCOL_UAS 0x62
 
 static void *must(void *p)
 {
@@ -212,8 +204,7 @@ static void add_companion(UsbEndpoint *e, Reader *r)
     e->interval_bytes = bytes > 0 && bytes < most ? bytes : most;
 }
 
-/* Steps to the next descriptor: its body in @body. False at the end or on nonsense (r failed). */
-static bool next_descriptor(Reader *r, uint8_t *type, Reader *body)
+bool usb_descriptor_next(Reader *r, uint8_t *type, Reader *body)
 {
     if (reader_left(r) == 0)
         return false;
@@ -234,7 +225,7 @@ static bool walk_configuration(UsbConfiguration *c, char *why, size_t size)
     Reader r, body;
 
     reader_init(&r, c->raw, c->raw_len);
-    while (next_descriptor(&r, &type, &body)) {
+    while (usb_descriptor_next(&r, &type, &body)) {
         if (type == LIBUSB_DT_INTERFACE) {
             alt = add_alt(c, &body, why, size);
             if (!alt)
@@ -313,7 +304,7 @@ bool usb_descriptors_set_bos(UsbDescriptors *d, const uint8_t *raw, size_t len, 
     if (!total)
         return false;
     reader_init(&r, raw, len);
-    while (next_descriptor(&r, &type, &body))
+    while (usb_descriptor_next(&r, &type, &body))
         ;
     if (total != len || !reader_done(&r)) {
         snprintf(why, size, "the BOS descriptor's lengths do not add up");
@@ -413,7 +404,7 @@ static bool has_companions(const UsbConfiguration *c)
     Reader r, body;
 
     reader_init(&r, c->raw, c->raw_len);
-    while (next_descriptor(&r, &type, &body)) {
+    while (usb_descriptor_next(&r, &type, &body)) {
         if (type == USB_DESCRIPTOR_SUPERSPEED_COMPANION)
             return true;
     }
@@ -451,50 +442,6 @@ void usb_descriptors_derive_speed(UsbDescriptors *d, bool high_speed_hint)
         d->speed = USB_SPEED_LOW;
     else
         d->speed = high_speed_hint ? USB_SPEED_HIGH : USB_SPEED_FULL;
-}
-
-void usb_configuration_patch_for_guest(const UsbDescriptors *d, const UsbConfiguration *c,
-                                       uint8_t *raw)
-{
-    unsigned last_endpoint_type = USB_ENDPOINT_CONTROL;
-
-    if (d->speed != USB_SPEED_SUPER)
-        return;
-    /* The walk has succeeded before: every bLength is at least 2 and inside. */
-    for (size_t at = 0; at < c->raw_len; at += raw[at]) {
-        uint8_t *p = raw + at;
-
-        if (p[1] == LIBUSB_DT_INTERFACE && p[0] >= 9) {
-            if (p[5] == LIBUSB_CLASS_MASS_STORAGE && p[6] == SUBCLASS_SCSI &&
-                p[7] == PROTOCOL_UAS) {
-                p[5] = LIBUSB_CLASS_VENDOR_SPEC;
-                p[6] = p[7] = 0;
-            }
-        } else if (p[1] == LIBUSB_DT_ENDPOINT && p[0] >= 7) {
-            last_endpoint_type = p[3] & 3;
-        } else if (p[1] == USB_DESCRIPTOR_SUPERSPEED_COMPANION && p[0] >= 6 &&
-                   last_endpoint_type == USB_ENDPOINT_BULK) {
-            p[3] &= 0xe0; /* MaxStreams; for iso the same byte holds Mult and stays */
-        }
-    }
-}
-
-bool usb_descriptors_need_streams(const UsbDescriptors *d)
-{
-    bool uas = false;
-
-    if (d->speed != USB_SPEED_SUPER || d->n_configurations == 0)
-        return false;
-    for (unsigned a = 0; a < d->configurations[0].n_alts; a++) {
-        const UsbAltSetting *alt = &d->configurations[0].alts[a];
-
-        if (alt->class_code != LIBUSB_CLASS_MASS_STORAGE)
-            continue;
-        if (alt->protocol != PROTOCOL_UAS)
-            return false;
-        uas = true;
-    }
-    return uas;
 }
 
 const UsbConfiguration *usb_descriptors_configuration(const UsbDescriptors *d, uint8_t value)

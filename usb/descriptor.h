@@ -7,6 +7,7 @@
 #ifndef QRDP_USB_DESCRIPTOR_H
 #define QRDP_USB_DESCRIPTOR_H
 
+#include "bytes.h"
 #include "usb.h"
 
 #define USB_DESCRIPTOR_SUPERSPEED_COMPANION 0x30u
@@ -30,8 +31,8 @@ void usb_descriptors_add_string(UsbDescriptors *d, const uint8_t *raw, size_t le
 void usb_descriptor_string(const uint8_t *raw, size_t len, char *out, size_t size);
 /** Sets d->speed from what only one speed allows (urbdrc.md 4.2); the hint decides what is left. */
 void usb_descriptors_derive_speed(UsbDescriptors *d, bool high_speed_hint);
-/** Changes a copy of @c->raw at @raw into what the guest may see: see the top of descriptor.c. */
-void usb_configuration_patch_for_guest(const UsbDescriptors *d, const UsbConfiguration *c,
-                                       uint8_t *raw);
+/** Steps to the next descriptor of a configuration or BOS: its type, and what follows that in
+ * @body. False at the end, and on a length that cannot be (then @r has failed). */
+bool usb_descriptor_next(Reader *r, uint8_t *type, Reader *body);
 
 #endif

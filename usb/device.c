@@ -10,6 +10,9 @@
  *        +-----------------+---source gone---> GONE      (device_disconnect was sent)
  *        +-----------------+---parse error---> BROKEN
  *
+ * A device that is shown at super speed without having it (shown.c) may be refused for that: it is
+ * then announced once more as it is.
+ *
  * In all states but the first two packets are read and dropped, nothing is at the source, and the
  * owner is about to free the device.
  *
@@ -314,11 +317,39 @@ void device_leave(UsbDevice *d)
 
 /* ---- events of QEMU's ---- */
 
+void device_send_topology(UsbDevice *d)
+{
+    const UsbConfiguration *c =
+        d->configuration ? usb_descriptors_configuration(d->shown, d->configuration->value) : NULL;
+
+    redir_send_topology(d->redir, d->shown, c, d->alts, d->unproven);
+}
+
+static void connect_to_guest(UsbDevice *d, const char *how)
+{
+    device_send_topology(d);
+    redir_send_device_connect(d->redir, d->shown);
+    set_state(d, USB_DEVICE_CONNECTED, how);
+}
+
 static void on_hello(UsbDevice *d)
 {
-    redir_send_topology(d->redir, d->descriptors, d->configuration, d->alts);
-    redir_send_device_connect(d->redir, d->descriptors);
-    set_state(d, USB_DEVICE_CONNECTED, "the guest has it");
+    d->unproven = device_is_raised(d);
+    connect_to_guest(d, d->unproven ? "at super speed" : "the guest has it");
+}
+
+/* QEMU has let go of the device as if it had been unplugged, and takes another. */
+static void on_reject(UsbDevice *d)
+{
+    if (!d->unproven) {
+        set_state(d, USB_DEVICE_REJECTED,
+                  "QEMU refused it: its usb-redir filter denies it, or the port has not its speed");
+        return;
+    }
+    d->unproven = false;
+    usb_descriptors_unref(d->shown);
+    d->shown = usb_shown_as_is(d->descriptors);
+    connect_to_guest(d, "not at super speed, which QEMU refused");
 }
 
 static void on_filter_rules(UsbDevice *d, const RedirEvent *e)
@@ -347,6 +378,10 @@ static void on_event(void *user, RedirEvent *e)
 
     if (!active(d))
         return;
+    if (d->unproven && e->type != REDIR_FILTER_REJECT && e->type != REDIR_FILTER_RULES) {
+        d->unproven = false; /* the guest has begun to use it */
+        device_send_topology(d);
+    }
     switch (e->type) {
     case REDIR_HELLO:
         on_hello(d);
@@ -392,8 +427,7 @@ static void on_event(void *user, RedirEvent *e)
             pipe_cancel(d, e->id);
         break;
     case REDIR_FILTER_REJECT:
-        set_state(d, USB_DEVICE_REJECTED,
-                  "QEMU refused it: its usb-redir filter denies it, or the port has not its speed");
+        on_reject(d);
         break;
     case REDIR_FILTER_RULES:
         on_filter_rules(d, e);
@@ -503,6 +537,9 @@ UsbDevice *usb_device_new(UsbDescriptors *descriptors, UsbSource *source, uint64
         abort();
     assert(descriptors->n_configurations > 0);
     d->descriptors = usb_descriptors_ref(descriptors);
+    d->shown = source->as_is ? NULL : usb_shown_as_super(descriptors);
+    if (!d->shown)
+        d->shown = usb_shown_as_is(descriptors);
     d->callbacks = callbacks;
     d->user = user;
     d->now = now_us;
@@ -522,6 +559,7 @@ void usb_device_free(UsbDevice *d)
     device_let_go_of_source(d);
     redir_free(d->redir);
     usb_descriptors_unref(d->descriptors);
+    usb_descriptors_unref(d->shown);
     free(d->input);
     free(d->storage);
     free(d);
@@ -657,6 +695,11 @@ UsbDeviceState usb_device_state(const UsbDevice *d)
 const UsbDescriptors *usb_device_descriptors(const UsbDevice *d)
 {
     return d->descriptors;
+}
+
+UsbSpeed usb_device_shown_speed(const UsbDevice *d)
+{
+    return d->shown->speed;
 }
 
 void usb_device_stats(const UsbDevice *d, UsbDeviceStats *stats)

@@ -7,12 +7,12 @@
  * packets, its changes of configuration and setting, and requests of our own (clearing a halt,
  * recovering from a reset).
  *
- * Answered here without asking the device: descriptors that the probe has read, configuration and
- * settings, and what concerns the bus and not the device (address, link power: the real link is the
- * client's). Strings are asked of the device: a guest reads each once, so a cache would save
- * nothing, and some devices change theirs. Never passed on raw: SET_ADDRESS, SET_CONFIGURATION,
- * SET_INTERFACE. QEMU has packets of their own for the latter two, and a device changed behind our
- * back would have other endpoints than we and the client believe.
+ * Answered here without asking the device: descriptors that the probe has read (as shown.c made
+ * them), configuration and settings, and what concerns the bus and not the device (address, link
+ * power: the real link is the client's). Strings are asked of the device: a guest reads each once,
+ * so a cache would save nothing, and some devices change theirs. Never passed on raw: SET_ADDRESS,
+ * SET_CONFIGURATION, SET_INTERFACE. QEMU has packets of their own for the latter two, and a device
+ * changed behind our back would have other endpoints than we and the client believe.
  *
  * While a SELECT_* is queued nothing further is read from QEMU (device.c), so no packet can meet
  * endpoints that are about to change.
@@ -35,11 +35,14 @@
 #define STANDARD_MASK 0x60u
 #define FEATURE_ENDPOINT_HALT 0u
 #define FEATURE_TEST_MODE 2u
-#define FEATURE_U1_ENABLE 48u /* USB 3.2, table 9-7; U2 and LTM follow */
+#define FEATURE_FUNCTION_SUSPEND 0u /* of an interface */
+#define FEATURE_U1_ENABLE 48u       /* USB 3.2, table 9-7; U2 and LTM follow */
 #define FEATURE_LTM_ENABLE 50u
 #define SUBCLASS_BULK_ONLY_SCSI 0x06u
 #define PROTOCOL_BULK_ONLY 0x50u
 #define REQUEST_BULK_ONLY_RESET 0xffu
+#define DT_DEVICE_QUALIFIER 0x06u /* libusb has no names for these */
+#define DT_OTHER_SPEED_CONFIGURATION 0x07u
 #define CLIENT_CONTROL_TIMEOUT_MS 5000u
 
 static void answer_control(UsbDevice *d, uint64_t id, const UsbSetup *setup, UsbStatus status,
@@ -81,7 +84,7 @@ static void answer_descriptor(UsbDevice *d, uint64_t id, const UsbSetup *s, cons
 
 static bool cached_descriptor(UsbDevice *d, uint64_t id, const UsbSetup *s)
 {
-    const UsbDescriptors *all = d->descriptors;
+    const UsbDescriptors *all = d->shown;
     uint8_t index = s->value & 0xff;
 
     switch (s->value >> 8) {
@@ -91,14 +94,8 @@ static bool cached_descriptor(UsbDevice *d, uint64_t id, const UsbSetup *s)
     case LIBUSB_DT_CONFIG:
         if (index < all->n_configurations) {
             const UsbConfiguration *c = &all->configurations[index];
-            uint8_t *raw = malloc(c->raw_len);
 
-            if (!raw)
-                abort();
-            memcpy(raw, c->raw, c->raw_len);
-            usb_configuration_patch_for_guest(all, c, raw);
-            answer_descriptor(d, id, s, raw, c->raw_len);
-            free(raw);
+            answer_descriptor(d, id, s, c->raw, c->raw_len);
         } else {
             answer_control(d, id, s, USB_STATUS_STALL, NULL, 0);
         }
@@ -106,6 +103,12 @@ static bool cached_descriptor(UsbDevice *d, uint64_t id, const UsbSetup *s)
     case LIBUSB_DT_BOS:
         answer_control(d, id, s, all->bos_len ? USB_STATUS_SUCCESS : USB_STATUS_STALL, all->bos,
                        all->bos_len < s->length ? all->bos_len : s->length);
+        return true;
+    case DT_DEVICE_QUALIFIER:
+    case DT_OTHER_SPEED_CONFIGURATION:
+        if (all->speed != USB_SPEED_SUPER)
+            return false;
+        answer_control(d, id, s, USB_STATUS_STALL, NULL, 0); /* USB 3.2, 9.4.3: it has none */
         return true;
     default:
         return false;
@@ -139,6 +142,11 @@ static bool answer_locally(UsbDevice *d, uint64_t id, const UsbSetup *s)
         return true;
     case LIBUSB_REQUEST_SET_FEATURE:
     case LIBUSB_REQUEST_CLEAR_FEATURE:
+        if (s->request_type == LIBUSB_RECIPIENT_INTERFACE && s->value == FEATURE_FUNCTION_SUSPEND &&
+            device_is_raised(d)) { /* a device at high speed has not this feature */
+            answer_control(d, id, s, USB_STATUS_SUCCESS, NULL, 0);
+            return true;
+        }
         if (s->request_type != LIBUSB_RECIPIENT_DEVICE)
             return false;
         if (s->value == FEATURE_TEST_MODE) { /* it would take the client's whole port away */
@@ -230,7 +238,7 @@ static void finish_set_configuration(UsbDevice *d, const Packet *p, UsbStatus st
         memset(d->alts, 0, sizeof(d->alts));
         d->selected = true;
         device_rebuild_pipes(d);
-        redir_send_topology(d->redir, d->descriptors, d->configuration, d->alts);
+        device_send_topology(d);
     }
     redir_send_configuration_status(d->redir, p->guest_id, status, current_value(d));
 }
@@ -245,7 +253,7 @@ static void finish_set_alt(UsbDevice *d, const Packet *p, UsbStatus status)
                 d->alts[i] = p->alt->alt;
         }
         device_rebuild_pipes(d);
-        redir_send_topology(d->redir, d->descriptors, c, d->alts);
+        device_send_topology(d);
     }
     answer_alt(d, p->guest_id, status, p->alt->interface);
 }
@@ -434,7 +442,7 @@ void control_set_configuration(UsbDevice *d, uint64_t id, uint8_t value)
         enqueue(d, p);
         return;
     }
-    redir_send_topology(d->redir, d->descriptors, d->configuration, d->alts);
+    device_send_topology(d);
     redir_send_configuration_status(d->redir, id, USB_STATUS_SUCCESS, value);
 }
 

@@ -10,6 +10,7 @@
 #define QRDP_USB_DEVICE_PRIV_H
 
 #include "redir.h"
+#include "shown.h"
 #include "storage_identity.h"
 #include "transfer.h"
 #include "usb.h"
@@ -116,8 +117,10 @@ typedef enum StorageKind {
 } StorageKind;
 
 struct UsbDevice {
-    UsbDescriptors *descriptors;
-    UsbSource *source; /* NULL once gone */
+    UsbDescriptors *descriptors; /* the device's own */
+    UsbDescriptors *shown;       /* what the guest sees of it: shown.c */
+    bool unproven;               /* QEMU may still refuse the speed that it is shown at */
+    UsbSource *source;           /* NULL once gone */
     const UsbDeviceCallbacks *callbacks;
     void *user;
     Redir *redir;
@@ -182,6 +185,13 @@ void queue_remove(PacketQueue *queue, Packet *packet);
 uint32_t device_submit(UsbDevice *d, UsbRequest *request, TransferTimer timer, Packet *owner);
 /** Withdraws one live request: it gets no completion any more. */
 void device_withdraw(UsbDevice *d, uint32_t id);
+/** Whether the guest sees it at another speed than the client has it. */
+static inline bool device_is_raised(const UsbDevice *d)
+{
+    return d->shown->speed != d->descriptors->speed;
+}
+/** Tells QEMU the active settings as the guest sees them. */
+void device_send_topology(UsbDevice *d);
 bool device_over_cap(const UsbDevice *d);
 void device_rebuild_pipes(UsbDevice *d);
 TransferTimer device_data_timer(const UsbDevice *d);

@@ -503,8 +503,24 @@ static void fill_endpoint(struct usb_redir_ep_info_header *ep, const UsbDescript
     ep->max_packet_size[i] = (uint16_t)(size > UINT16_MAX ? UINT16_MAX : size);
 }
 
+/* A port without super speed takes a super-speed device all the same and calls it high speed: QEMU
+ * believes a device to be compatible with both lower speeds unless an endpoint speaks against it,
+ * as an isochronous one does (hw/usb/redirect.c, usbredir_mark_speed_incompatible). So one is named
+ * that does not exist. Nobody can use it: a guest goes by the descriptors. */
+static void add_incompatible_endpoint(struct usb_redir_ep_info_header *ep)
+{
+    for (unsigned i = 31; i > 16; i--) {
+        if (ep->type[i] == usb_redir_type_invalid) {
+            ep->type[i] = usb_redir_type_iso;
+            ep->interval[i] = 1;
+            ep->max_packet_size[i] = 1;
+            return;
+        }
+    }
+}
+
 void redir_send_topology(Redir *redir, const UsbDescriptors *d, const UsbConfiguration *c,
-                         const uint8_t *alts)
+                         const uint8_t *alts, bool only_its_speed)
 {
     struct usb_redir_interface_info_header info = {0};
     struct usb_redir_ep_info_header ep = {0};
@@ -523,6 +539,8 @@ void redir_send_topology(Redir *redir, const UsbDescriptors *d, const UsbConfigu
             fill_endpoint(&ep, d, alt, &alt->endpoints[e]);
     }
     info.interface_count = c ? c->n_interfaces : 0;
+    if (only_its_speed)
+        add_incompatible_endpoint(&ep);
     usbredirparser_send_interface_info(redir->parser, &info);
     usbredirparser_send_ep_info(redir->parser, &ep);
 }

@@ -93,9 +93,10 @@ bool redir_relieved(const Redir *redir);
 void redir_send_device_connect(Redir *redir, const UsbDescriptors *d);
 void redir_send_device_disconnect(Redir *redir);
 /** Reports interfaces and endpoints of @c with the setting numbers of @alts (per
- * c->interface_numbers), or that nothing is configured when @c is NULL. */
+ * c->interface_numbers), or that nothing is configured when @c is NULL. With @only_its_speed QEMU
+ * will refuse the device on a port that has not exactly its speed. */
 void redir_send_topology(Redir *redir, const UsbDescriptors *d, const UsbConfiguration *c,
-                         const uint8_t *alts);
+                         const uint8_t *alts, bool only_its_speed);
 void redir_send_configuration_status(Redir *redir, uint64_t id, UsbStatus status, uint8_t value);
 void redir_send_alt_status(Redir *redir, uint64_t id, UsbStatus status, uint8_t interface,
                            uint8_t alt);

@@ -227,6 +227,7 @@ struct UsbSource {
     uint32_t quirks;
     uint32_t last_id; /* see usb_source_next_id() */
     bool gone;        /* set before the sink's .gone is called: submit nothing, the pointer dies */
+    bool as_is;       /* the guest is to see the device's own speed and descriptors: shown.c */
     bool high_speed_hint; /* USB_DEVICE_CAPABILITIES.DeviceIsHighSpeed or the host's word */
     char label[96];       /* who has it, for people: "alice@127.0.0.1 channel 3" (escaped) */
 };
@@ -272,7 +273,8 @@ typedef struct UsbDevice UsbDevice;
 
 typedef enum UsbDeviceState {
     USB_DEVICE_HELLO,     /* waiting for QEMU's usbredir hello */
-    USB_DEVICE_CONNECTED, /* device_connect was sent, the guest has it */
+    USB_DEVICE_CONNECTED, /* device_connect was sent, the guest has it; said again if QEMU's port
+                           * cannot do the speed that it was shown at */
     USB_DEVICE_REJECTED,  /* QEMU's filter or port refused it */
     USB_DEVICE_BROKEN,    /* QEMU's stream made no sense; the owner must close the slot's fd */
     USB_DEVICE_GONE,      /* the source left; device_disconnect was sent */
@@ -349,6 +351,9 @@ void usb_device_tick(UsbDevice *device, uint64_t now_us);
 
 UsbDeviceState usb_device_state(const UsbDevice *device);
 const UsbDescriptors *usb_device_descriptors(const UsbDevice *device);
+/** The speed that the guest sees: super for a high-speed memory stick, if QEMU's port can do that
+ * (shown.c). */
+UsbSpeed usb_device_shown_speed(const UsbDevice *device);
 void usb_device_stats(const UsbDevice *device, UsbDeviceStats *stats);
 
 /* ------------------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ struct HostileGuest {
     FakeGuest *fake;
     Asked asked[HOSTILE_MAX_PACKETS];
     unsigned n;
-    size_t taken; /* of fake->out */
-    bool raw, connected;
+    size_t taken;                  /* of fake->out */
+    bool raw, connected, rejected; /* .rejected: it may be offered once more, as something else */
 };
 
 static const uint8_t payload[PAYLOAD_BYTES];
@@ -69,8 +69,9 @@ static void check_packet(HostileGuest *g, const GuestPacket *p)
 {
     switch (p->type) {
     case usb_redir_device_connect:
-        assert(!g->connected);
+        assert(!g->connected || g->rejected);
         g->connected = true;
+        g->rejected = false;
         break;
     case usb_redir_device_disconnect:
         assert(g->connected);
@@ -330,12 +331,14 @@ static void act(HostileGuest *g, Reader *r, uint8_t what, uint8_t arg)
         set_alt(g, arg >> 4, arg & 3);
         break;
     default:
-        if (arg == 0)
+        if (arg == 0) {
             usbredirparser_send_reset(g->fake->parser);
-        else if (arg == 1)
+        } else if (arg == 1) {
+            g->rejected = true;
             usbredirparser_send_filter_reject(g->fake->parser);
-        else if (g->n > 0)
+        } else if (g->n > 0) {
             usbredirparser_send_cancel_data_packet(g->fake->parser, g->asked[arg % g->n].id);
+        }
         break;
     }
 }

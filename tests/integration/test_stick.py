@@ -113,7 +113,8 @@ class StickTest(UsbRig):
         return device
 
     def test_high_speed(self):
-        self.assertEqual(self.check_stick("high")["speed"], 480)
+        self.assertEqual(self.check_stick("high")["speed"], 5000)
+        self.assertIn("shown at super speed", self.usb("list"))
 
     def test_super_speed(self):
         self.assertEqual(self.check_stick("super")["speed"], 5000)

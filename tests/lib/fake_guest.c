@@ -410,6 +410,12 @@ void fake_guest_reset(FakeGuest *g)
     fake_guest_flush(g);
 }
 
+void fake_guest_reject(FakeGuest *g)
+{
+    usbredirparser_send_filter_reject(g->parser);
+    fake_guest_flush(g);
+}
+
 /* ---- the rig ---- */
 
 static ptrdiff_t rig_write(void *user, const uint8_t *data, size_t len)

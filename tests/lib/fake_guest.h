@@ -62,6 +62,8 @@ uint64_t fake_guest_stop_iso(FakeGuest *g, uint8_t endpoint);
 uint64_t fake_guest_iso_out(FakeGuest *g, uint8_t endpoint, const void *data, uint32_t length);
 void fake_guest_cancel(FakeGuest *g, uint64_t id);
 void fake_guest_reset(FakeGuest *g);
+/** QEMU lets go of the device: filter_reject. */
+void fake_guest_reject(FakeGuest *g);
 /** Queues the packet's bytes as the library writes them. */
 void fake_guest_flush(FakeGuest *g);
 

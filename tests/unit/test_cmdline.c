@@ -54,7 +54,7 @@ static void test_run(void)
     Config *c =
         parse_good("qrdp run --share --tls-login --usb-slots 28 --usb-grace=600 --stall-seconds=1 "
                    "--listen=:0 --listen [::1]:3390 --listen unix:/tmp/x --keymap=de "
-                   "--log-level=debug --host-usb --sandbox=off --print-ready --run-dir=/tmp/r "
+                   "--log-level=debug --host-usb --usb-as-is --sandbox=off --print-ready --run-dir=/tmp/r "
                    "--auth-file=/tmp/a "
                    "-- qemu-system-x86_64 -m 2G --listen");
     g_assert_cmpint(c->mode, ==, CONFIG_RUN);
@@ -70,7 +70,7 @@ static void test_run(void)
     g_assert_cmpint(c->log_level, ==, LOG_LEVEL_DEBUG);
     g_assert_cmpstr(c->run_dir, ==, "/tmp/r");
     g_assert_cmpstr(c->auth_file, ==, "/tmp/a");
-    g_assert_true(c->host_usb && !c->sandbox);
+    g_assert_true(c->host_usb && c->usb_as_is && !c->sandbox);
     config_free(c);
 }
 
@@ -86,7 +86,7 @@ static void test_defaults(void)
     g_assert_cmpstr(c->keymap, ==, "us");
     g_assert_false(c->share || c->tls_only || c->print_ready);
     g_assert_null(c->run_dir);
-    g_assert_true(c->sandbox && !c->host_usb);
+    g_assert_true(c->sandbox && !c->host_usb && !c->usb_as_is);
     config_free(c);
 }
 

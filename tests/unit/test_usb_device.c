@@ -104,7 +104,9 @@ static void test_connect(void)
     static const UsbSpeed speeds[] = {USB_SPEED_FULL, USB_SPEED_HIGH, USB_SPEED_SUPER};
 
     for (unsigned i = 0; i < 3; i++) {
-        UsbRig *r = usb_rig_new(FAKE_STICK, speeds[i], FREERDP);
+        FakeSource *source = fake_source_new(FAKE_STICK, speeds[i]);
+        source->base.as_is = true; /* test_usb_shown.c has the others */
+        UsbRig *r = usb_rig_with(source, FREERDP);
 
         g_assert_true(usb_device_has_guest_bytes(r->device));
         g_assert_cmpint(usb_device_state(r->device), ==, USB_DEVICE_HELLO);
