@@ -262,6 +262,8 @@ void desc_interface(Device *d, uint8_t number, uint8_t alt, uint8_t n_eps, uint8
                     uint8_t subclass, uint8_t protocol);
 void desc_raw(Device *d, const void *bytes, size_t n);
 void desc_endpoint(Device *d, uint8_t address, uint8_t attributes, uint16_t mps, uint8_t interval);
+/** MaxStreams of the bulk endpoint that was added last, at super speed: 2^@exponent. */
+void desc_streams(Device *d, uint8_t exponent);
 uint16_t desc_bulk_mps(const Device *d);
 /** The name of what was added last, the configuration or an interface. */
 void desc_name(Device *d, const char *text);

@@ -127,6 +127,14 @@ void desc_endpoint(Device *d, uint8_t address, uint8_t attributes, uint16_t mps,
     }
 }
 
+void desc_streams(Device *d, uint8_t exponent)
+{
+    Config *c = last_config(d);
+
+    if (d->speed == LIBUSB_SPEED_SUPER)
+        c->bytes[c->len - 3] = exponent; /* bmAttributes of its companion */
+}
+
 uint16_t desc_bulk_mps(const Device *d)
 {
     return d->speed == LIBUSB_SPEED_SUPER ? 1024 : d->speed == LIBUSB_SPEED_HIGH ? 512 : 64;

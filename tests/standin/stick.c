@@ -46,10 +46,26 @@ static void put32le(uint8_t *p, uint32_t v)
     p[3] = v >> 24 & 0xff;
 }
 
+/* UAS (1.0, 5.1), which nobody speaks here: a host must leave it alone. */
+static void add_uas(Device *d, uint8_t alt)
+{
+    static const uint8_t pipes[] = {0x04, 0x83, EP_IN, EP_OUT}; /* command, status, data in, out */
+
+    desc_interface(d, 0, alt, 4, LIBUSB_CLASS_MASS_STORAGE, 6, 0x62);
+    for (uint8_t i = 0; i < sizeof(pipes); i++) {
+        uint8_t usage[4] = {4, 0x24, i + 1, 0};
+
+        desc_endpoint(d, pipes[i], LIBUSB_ENDPOINT_TRANSFER_TYPE_BULK, desc_bulk_mps(d), 0);
+        if (i > 0)
+            desc_streams(d, 5);
+        desc_raw(d, usage, sizeof(usage));
+    }
+}
+
 static bool stick_create(Device *d, Options *o, char *err, size_t errsize)
 {
     Stick *s = calloc(1, sizeof(*s));
-    char image[512], readonly[8] = "0";
+    char image[512], readonly[8] = "0", uas[8] = "";
     uint16_t mps = desc_bulk_mps(d);
 
     if (!s)
@@ -60,15 +76,22 @@ static bool stick_create(Device *d, Options *o, char *err, size_t errsize)
         return false;
     }
     option_take(o, "readonly", readonly, sizeof(readonly));
+    option_take(o, "uas", uas, sizeof(uas));
     s->scsi =
         scsi_new(image, readonly[0] == '1',
                  d->device_desc[16] ? d->strings[d->device_desc[16] - 1] : "0001", err, errsize);
     if (!s->scsi)
         return false;
     desc_config(d, 0x80, d->speed == LIBUSB_SPEED_SUPER ? 50 : 100);
+    if (strcmp(uas, "only") == 0) {
+        add_uas(d, 0);
+        return true;
+    }
     desc_interface(d, 0, 0, 2, LIBUSB_CLASS_MASS_STORAGE, 6, 0x50);
     desc_endpoint(d, EP_IN, LIBUSB_ENDPOINT_TRANSFER_TYPE_BULK, mps, 0);
     desc_endpoint(d, EP_OUT, LIBUSB_ENDPOINT_TRANSFER_TYPE_BULK, mps, 0);
+    if (strcmp(uas, "also") == 0)
+        add_uas(d, 1);
     return true;
 }
 
