@@ -19,6 +19,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import qemu
 import qrdp
 import rig
+import superspeed
 import usb
 import xclient
 import xprobe
@@ -118,19 +119,20 @@ class Bench:
 
 
 PARTS = ("connect", "input", "cpu")
+ASKED_FOR = ("superspeed",)  # not part of a run without words
 
 
 def main():
     parser = argparse.ArgumentParser(description="Measures qrdp; see docs/benchmarks.md.",
                                      epilog="run.py usb --help says what can follow the word usb.")
-    parser.add_argument("words", nargs="*", metavar="WORD", help="only: %s, usb" % ", ".join(PARTS))
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only: %s, usb" % ", ".join(PARTS + ASKED_FOR))
     arguments = sys.argv[1:]
     at = arguments.index("usb") if "usb" in arguments else len(arguments)
     words = parser.parse_args(arguments[:at]).words
-    unknown = [w for w in words if w not in PARTS]
+    unknown = [w for w in words if w not in PARTS + ASKED_FOR]
     if unknown:
-        parser.error("%s is none of: %s, usb" % (unknown[0], ", ".join(PARTS)))
-    parts = words if arguments else PARTS
+        parser.error("%s is none of: %s, usb" % (unknown[0], ", ".join(PARTS + ASKED_FOR)))
+    parts = [w for w in words if w in PARTS] if arguments else PARTS
     usb_arguments = arguments[at + 1:] if "usb" in arguments else None if arguments else ["--short"]
     if usb_arguments is not None:
         usb.parse(usb_arguments)  # before anything takes time
@@ -143,6 +145,9 @@ def main():
             for part in parts:
                 progress("measuring " + part)
                 getattr(bench, part)()
+    if "superspeed" in words:
+        os.mkdir(os.path.join(directory, "superspeed"))
+        superspeed.measure(os.path.join(directory, "superspeed"))
     if usb_arguments is not None:
         os.mkdir(os.path.join(directory, "usb"))
         usb.measure(os.path.join(directory, "usb"), usb_arguments)
