@@ -146,7 +146,7 @@ void encoder_film(Encoder *encoder, EncodedFrame *encoded)
     mirror_draw_lossy(mirror, encoded->frame, &film);
     if (!send_picture(encoder, encoded, &part, key)) {
         encoder_film_end(encoder); /* its cells are painted as what they are: not exact */
-        mirror_compare_again(mirror, encoded->frame, &film);
+        mirror_compare_again(mirror, encoded->frame, &film, false);
         return;
     }
     clear_boxes(mirror, &film);

@@ -5,6 +5,8 @@
  */
 #include "frame.h"
 
+#include <string.h>
+
 #define POOL_MAX_BUFFERS 4u
 
 struct FramePool {
@@ -110,4 +112,31 @@ void frame_set_rects(Frame *frame, Rect *rects, uint32_t n_rects)
     frame->pixels = pool_get(pooled->pool, pooled->size);
     frame->rects = rects;
     frame->n_rects = n_rects;
+}
+
+void frame_lend(Frame *frame, uint8_t *pixels, Rect *rects, uint32_t n_rects)
+{
+    PooledFrame *pooled = (PooledFrame *)frame;
+
+    g_assert(!frame->pixels);
+    pooled->size = (size_t)frame->stride * frame->height;
+    frame->pixels = pixels;
+    frame->rects = rects;
+    frame->n_rects = n_rects;
+}
+
+uint8_t *frame_reclaim(Frame *frame)
+{
+    PooledFrame *pooled = (PooledFrame *)frame;
+    uint8_t *pixels = frame->pixels;
+
+    if (g_atomic_int_get(&frame->refs) > 1) {
+        uint8_t *copy = pool_get(pooled->pool, pooled->size);
+        memcpy(copy, pixels, pooled->size);
+        pixels = copy;
+    } else {
+        frame->pixels = NULL;
+    }
+    frame_unref(frame);
+    return pixels;
 }

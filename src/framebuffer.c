@@ -11,6 +11,10 @@
  * frame, so ten damage messages for the same tile cost one comparison. The guest writes while we
  * compare and copy; a torn tile is put right by the damage that the same write causes afterwards.
  *
+ * A viewer for whom much has changed is lent the shadow itself as its frame: most often it has been
+ * encoded and given back by the time something is to be written there again, else it is copied
+ * then. Small changes are copied at once.
+ *
  * The shadow may be larger than the visible picture. Without Unix.Map a mode switch shows as
  * Updates in the new size and, on another connection and so in no fixed order, as a change of the
  * console's Width and Height: pixels beyond today's size are kept until the size catches up.
@@ -49,7 +53,8 @@ struct Framebuffer {
     uint32_t announced_width, announced_height; /* console properties, 0 until known */
     bool blank;
 
-    uint8_t *shadow;
+    uint8_t *shadow;                      /* to be written to after own_shadow() */
+    Frame *lent;                          /* the frame that has .shadow as its pixels, or NULL */
     uint32_t shadow_width, shadow_height; /* capacity */
     size_t shadow_stride;
 
@@ -217,6 +222,21 @@ static bool copy_if_different(uint8_t *dst, size_t dst_stride, const uint8_t *sr
     return true;
 }
 
+static void own_shadow(Framebuffer *fb)
+{
+    if (fb->lent)
+        fb->shadow = frame_reclaim(g_steal_pointer(&fb->lent));
+}
+
+static void free_shadow(Framebuffer *fb)
+{
+    if (fb->lent)
+        g_clear_pointer(&fb->lent, frame_unref);
+    else
+        g_free(fb->shadow);
+    fb->shadow = NULL;
+}
+
 static uint8_t *shadow_at(const Framebuffer *fb, uint32_t x, uint32_t y)
 {
     return fb->shadow + y * fb->shadow_stride + (size_t)x * 4;
@@ -252,6 +272,7 @@ static void look(Framebuffer *fb)
     if (!fb->any_suspect)
         return;
     fb->any_suspect = false;
+    own_shadow(fb);
     for (uint32_t row = 0; row < fb->rows; row++) {
         for (uint32_t column = 0; column < fb->columns; column++) {
             uint8_t *suspect = &fb->suspect[(size_t)row * fb->columns + column];
@@ -277,7 +298,7 @@ static void reserve_shadow(Framebuffer *fb, uint32_t width, uint32_t height)
     for (uint32_t y = 0; y < fb->shadow_height; y++)
         memcpy(shadow + y * stride, fb->shadow + y * fb->shadow_stride,
                (size_t)fb->shadow_width * 4);
-    g_free(fb->shadow);
+    free_shadow(fb);
     fb->shadow = shadow;
     fb->shadow_width = width;
     fb->shadow_height = height;
@@ -314,7 +335,7 @@ static void fit_shadow(Framebuffer *fb, uint32_t width, uint32_t height)
     bool fresh = fb->shadow_width != width || fb->shadow_height != height;
 
     if (fresh) {
-        g_clear_pointer(&fb->shadow, g_free);
+        free_shadow(fb);
         fb->shadow_width = fb->shadow_height = 0;
         reserve_shadow(fb, width, height);
     }
@@ -366,7 +387,7 @@ void framebuffer_free(Framebuffer *fb)
     g_assert(fb->viewers->len == 0);
     drop_map(fb);
     g_ptr_array_unref(fb->viewers);
-    g_free(fb->shadow);
+    free_shadow(fb);
     g_free(fb->suspect);
     frame_pool_unref(fb->pool);
     g_free(fb);
@@ -434,6 +455,7 @@ static bool store(Framebuffer *fb, const Rect *rect, const uint8_t *data, size_t
     uint32_t x1 = (uint32_t)(rect->x + rect->w), y1 = (uint32_t)(rect->y + rect->h);
     bool changed = false;
 
+    own_shadow(fb);
     for (uint32_t y = (uint32_t)rect->y; y < y1;) {
         uint32_t next_y = MIN((y / TILE + 1) * TILE, y1);
         for (uint32_t x = (uint32_t)rect->x; x < x1;) {
@@ -652,6 +674,33 @@ static GArray *collect_rects(FramebufferViewer *viewer)
     return rects;
 }
 
+/* Whether @rects are so much of the picture that the shadow is lent rather than copied from. */
+static bool worth_lending(const Framebuffer *fb, const Frame *frame, const GArray *rects)
+{
+    uint64_t area = 0;
+
+    if (fb->lent || fb->shadow_width != fb->width || fb->shadow_height != fb->height ||
+        fb->shadow_stride != frame->stride)
+        return false;
+    for (guint i = 0; i < rects->len; i++) {
+        const Rect *r = &g_array_index(rects, Rect, i);
+        area += (uint64_t)r->w * (uint64_t)r->h;
+    }
+    return area * 4 >= (uint64_t)fb->width * fb->height;
+}
+
+static void copy_rects(const Framebuffer *fb, Frame *frame)
+{
+    for (uint32_t i = 0; i < frame->n_rects; i++) {
+        const Rect *r = &frame->rects[i];
+        uint8_t *out = frame->pixels + (size_t)r->y * frame->stride + (size_t)r->x * 4;
+        const uint8_t *in = shadow_at(fb, (uint32_t)r->x, (uint32_t)r->y);
+        for (int32_t y = 0; y < r->h; y++)
+            memcpy(out + (size_t)y * frame->stride, in + (size_t)y * fb->shadow_stride,
+                   (size_t)r->w * 4);
+    }
+}
+
 Frame *framebuffer_viewer_take(FramebufferViewer *viewer)
 {
     Framebuffer *fb = viewer->fb;
@@ -671,15 +720,15 @@ Frame *framebuffer_viewer_take(FramebufferViewer *viewer)
 
     GArray *rects = collect_rects(viewer);
     Frame *frame = frame_new(fb->pool, fb->width, fb->height, fb->generation);
+    bool lend = worth_lending(fb, frame, rects);
     uint32_t n_rects = rects->len;
-    frame_set_rects(frame, (Rect *)(void *)g_array_free(rects, FALSE), n_rects);
-    for (uint32_t i = 0; i < frame->n_rects; i++) {
-        const Rect *r = &frame->rects[i];
-        uint8_t *out = frame->pixels + (size_t)r->y * frame->stride + (size_t)r->x * 4;
-        const uint8_t *in = shadow_at(fb, (uint32_t)r->x, (uint32_t)r->y);
-        for (int32_t y = 0; y < r->h; y++)
-            memcpy(out + (size_t)y * frame->stride, in + (size_t)y * fb->shadow_stride,
-                   (size_t)r->w * 4);
+    Rect *list = (Rect *)(void *)g_array_free(rects, FALSE);
+    if (lend) {
+        frame_lend(frame, fb->shadow, list, n_rects);
+        fb->lent = frame_ref(frame);
+    } else {
+        frame_set_rects(frame, list, n_rects);
+        copy_rects(fb, frame);
     }
     return frame;
 }

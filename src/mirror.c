@@ -3,7 +3,9 @@
  * here the change itself is found: of each cell the smallest box that holds it. A glyph that was
  * typed is then a box of 8x16 whatever tile it is in. Cells, not rectangles, are the currency of
  * everything that looks for cheaper ways to send something (motion.c, history.c), because they can
- * be marked, counted and joined without geometry.
+ * be marked, counted and joined without geometry. First only whether a cell differs at all, which
+ * the first row that does tells; boxes are measured for the few that are left when copies have
+ * been found.
  */
 #include "mirror.h"
 
@@ -74,6 +76,20 @@ static CellBox compare_cell(const Mirror *mirror, const Frame *frame, uint32_t c
                      (uint8_t)(32 - __builtin_clz(columns)), (uint8_t)(last + 1)};
 }
 
+static bool cell_differs(const Mirror *mirror, const Frame *frame, uint32_t column, uint32_t row)
+{
+    const int32_t x = (int32_t)(column * CELL), y = (int32_t)(row * CELL);
+    const unsigned w = (unsigned)cell_width(mirror, column);
+
+    if (!mirror->known[(size_t)row * mirror->columns + column])
+        return true;
+    for (int32_t i = 0; i < cell_height(mirror, row); i++) {
+        if (pixels_difference(mirror_at(mirror, x, y + i), frame_at(frame, x, y + i), w) != 0)
+            return true;
+    }
+    return false;
+}
+
 /* @first: of this frame, which is the guest's doing and not ours. */
 static void compare_area(Mirror *mirror, const Frame *frame, const Rect *area, bool first)
 {
@@ -85,11 +101,13 @@ static void compare_area(Mirror *mirror, const Frame *frame, const Rect *area, b
             size_t at = (size_t)row * mirror->columns + column;
             if (!mirror->valid[at])
                 continue;
-            CellBox box = compare_cell(mirror, frame, column, row);
+            CellBox box = {0};
             if (first)
-                mirror->damaged[at] = box.x1 > 0;
-            if (mirror->lossy[at])
+                mirror->damaged[at] = cell_differs(mirror, frame, column, row);
+            if (mirror->lossy[at] || (first && mirror->damaged[at]))
                 box = whole_cell(mirror, column, row);
+            else if (!first)
+                box = compare_cell(mirror, frame, column, row);
             mirror->differing -= mirror->boxes[at].x1 > 0;
             mirror->differing += box.x1 > 0;
             mirror->boxes[at] = box;
@@ -126,9 +144,48 @@ void mirror_settle(Mirror *mirror, uint32_t now_ms)
     }
 }
 
-void mirror_compare_again(Mirror *mirror, const Frame *frame, const Rect *area)
+void mirror_measure(Mirror *mirror, const Frame *frame)
 {
-    compare_area(mirror, frame, area, false);
+    for (uint32_t row = 0; row < mirror->rows && mirror->differing > 0; row++) {
+        for (uint32_t column = 0; column < mirror->columns; column++) {
+            size_t at = (size_t)row * mirror->columns + column;
+            if (mirror->boxes[at].x1 == 0 || mirror->lossy[at])
+                continue;
+            mirror->boxes[at] = compare_cell(mirror, frame, column, row);
+            mirror->differing -= mirror->boxes[at].x1 == 0;
+        }
+    }
+}
+
+/* The whole cells inside @area are equal. */
+static void clear_inside(Mirror *mirror, const Rect *area)
+{
+    for (uint32_t row = ((uint32_t)area->y + CELL - 1) / CELL; row < mirror->rows; row++) {
+        if ((int32_t)(row * CELL) + cell_height(mirror, row) > area->y + area->h)
+            break;
+        for (uint32_t col = ((uint32_t)area->x + CELL - 1) / CELL; col < mirror->columns; col++) {
+            if ((int32_t)(col * CELL) + cell_width(mirror, col) > area->x + area->w)
+                break;
+            CellBox *box = &mirror->boxes[(size_t)row * mirror->columns + col];
+            mirror->differing -= box->x1 > 0;
+            *box = (CellBox){0};
+        }
+    }
+}
+
+void mirror_compare_again(Mirror *mirror, const Frame *frame, const Rect *area, bool exact)
+{
+    if (!exact) {
+        compare_area(mirror, frame, area, false);
+        return;
+    }
+    const Rect edges[] = {{area->x, area->y, area->w, 1},
+                          {area->x, area->y + area->h - 1, area->w, 1},
+                          {area->x, area->y, 1, area->h},
+                          {area->x + area->w - 1, area->y, 1, area->h}};
+    for (unsigned i = 0; i < G_N_ELEMENTS(edges); i++)
+        compare_area(mirror, frame, &edges[i], false);
+    clear_inside(mirror, area);
 }
 
 static void set_lossy(Mirror *mirror, size_t at, bool lossy)

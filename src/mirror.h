@@ -43,10 +43,14 @@ void mirror_clear(Mirror *mirror);
 /** Nothing that the client shows is known any more. */
 void mirror_forget(Mirror *mirror);
 
-/** Finds what differs between @frame (of the mirror's size) and the client's picture. */
+/** Finds the cells that differ between @frame (of the mirror's size) and the client's picture;
+ * their boxes are whole cells. */
 void mirror_compare(Mirror *mirror, const Frame *frame);
-/** The same for the cells of @area that the frame has, after something was drawn there. */
-void mirror_compare_again(Mirror *mirror, const Frame *frame, const Rect *area);
+/** Makes the boxes as small as what differs. */
+void mirror_measure(Mirror *mirror, const Frame *frame);
+/** Measures the cells of @area that the frame has, after something was drawn there. @exact:
+ * @area itself is known to equal the frame, only cells that reach beyond it are looked at. */
+void mirror_compare_again(Mirror *mirror, const Frame *frame, const Rect *area, bool exact);
 
 /** The frame is done with: its damage becomes the past. @now_ms: of a monotonic clock. */
 void mirror_settle(Mirror *mirror, uint32_t now_ms);

@@ -496,11 +496,10 @@ typedef struct Search {
     uint32_t explained; /* differing cells */
 } Search;
 
-/* Takes what the vector explains. */
-static void take(Search *search, Vector v)
+/* Takes the @gain cells that mark_cells() has just found for the vector. */
+static void take(Search *search, Vector v, uint32_t gain)
 {
     Move *moves = search->moves + search->n;
-    uint32_t gain = mark_cells(search->motion, search->mirror, search->frame, v);
     unsigned n = take_rects(search->motion, search->mirror, search->frame, v, moves,
                             MOTION_MAX_MOVES - search->n);
 
@@ -527,7 +526,8 @@ static bool take_best(Search *search, Vector *vectors, unsigned n)
         }
         if (most < MIN_GAIN)
             break;
-        take(search, vectors[best]);
+        take(search, vectors[best],
+             mark_cells(search->motion, search->mirror, search->frame, vectors[best]));
         remember(search->motion, vectors[best]);
         vectors[best] = vectors[--n];
         any = true;
@@ -548,9 +548,9 @@ static void try_remembered(Search *search)
 
     for (unsigned i = 0; i < motion->n_last; i++) {
         const Vector v = motion->last[i];
-        if (mark_cells(search->motion, search->mirror, search->frame, v) >=
-            enough(search->mirror)) {
-            take(search, v);
+        uint32_t gain = mark_cells(search->motion, search->mirror, search->frame, v);
+        if (gain >= enough(search->mirror)) {
+            take(search, v, gain);
             return;
         }
     }
