@@ -23,8 +23,10 @@ from wait import wait_for
 
 DISK, UAS, HID, SERIAL = "46f4:0001", "46f4:0003", "0627:0001", "0403:6001"
 CARD_READER, NETWORK, CAMERA = "08e6:4433", "0525:a4a2", "46f4:0004"
-COMPOSITE = "1209:00f2"
-IDS = [DISK, UAS, HID, SERIAL, CARD_READER, NETWORK, CAMERA, COMPOSITE]
+COMPOSITE, KEY = "1209:00f2", "1209:00f3"
+IDS = [DISK, UAS, HID, SERIAL, CARD_READER, NETWORK, CAMERA, COMPOSITE, KEY]
+# A FIDO key's: 64 bytes each way (CTAP 11.2.8.1).
+KEY_REPORTS = bytes.fromhex("06d0f10901a1010920150026ff007508954081020921150026ff00750895409102c0")
 
 # Seconds: two machines are emulated, next to what else the host does.
 SLOW = 400
@@ -259,8 +261,8 @@ class ClassesTest(MachineRig):
                         lambda: self.machine.plug("usb-mtp", "player", rootdir=folder, serial="MTP1"),
                         lambda: self.machine.unplug("player"), work)
 
-    def test_network(self):
-        """An adapter of which Linux takes the second configuration: data pass through TCP."""
+    def check_network(self, driver, configuration=None):
+        """Data pass through TCP, by an adapter that may first be given another configuration."""
         up, down = noise(20000, 5), noise(20000, 6)
         listener = socket.create_server(("127.0.0.1", 0))
         listener.settimeout(SLOW)
@@ -276,10 +278,13 @@ class ClassesTest(MachineRig):
                         came.append(b"".join(iter(lambda: end.recv(65536), b"")))
 
         threading.Thread(target=serve, daemon=True).start()
-        self.machine.qmp.command("netdev_add", type="user", id="far", net="10.0.9.0/24")
+        self.machine.qmp.command("netdev_add", type="user", id=driver, net="10.0.9.0/24")
 
         def through(device, turn):
             place = "/sys/bus/usb/devices/" + device["port"]
+            if configuration:
+                self.agent.shell("modprobe %s; echo %d >%s/bConfigurationValue" % (driver, configuration, place), 60)
+                self.wait_device(NETWORK, "NET1", driver)
             name = wait_for(lambda: self.agent.run("ls %s/*/net 2>/dev/null" % place)[1].split(), 60, "its interface")[0]
             came.clear()
             got = self.agent.shell(
@@ -291,8 +296,24 @@ class ClassesTest(MachineRig):
             self.assertEqual(came, [up])
 
         self.in_and_out(NETWORK, "NET1", "cdc_ether",
-                        lambda: self.machine.plug("usb-net", "net", netdev="far", serial="NET1"),
+                        lambda: self.machine.plug("usb-net", "net", netdev=driver, serial="NET1"),
                         lambda: self.machine.unplug("net"), through)
+
+    def test_network(self):
+        """An adapter of which Linux takes the second configuration."""
+        self.check_network("cdc_ether")
+
+    def test_network_other_configuration(self):
+        """Its first one, RNDIS.
+
+        The client must have no driver for it: a new configuration's interfaces are offered to the client's drivers,
+        which xfreerdp3 asked to let go when it announced the device, and no more.
+        """
+        client = self.machine.agent
+        module = client.shell("modprobe -r rndis_host; find /lib/modules -name 'rndis_host.ko*'").strip()
+        client.shell("mv %s /tmp/" % module)
+        self.addCleanup(client.shell, "mv /tmp/%s %s; modprobe rndis_host" % (os.path.basename(module), module))
+        self.check_network("rndis_host", 2)
 
     def gadget(self, ident, functions, product):
         gadget = clientvm.Gadget(self.machine.agent, ident, functions, product, "GAD1")
@@ -302,6 +323,33 @@ class ClassesTest(MachineRig):
     def in_and_out_gadget(self, ident, gadget, driver, work):
         first = iter([True])
         self.in_and_out(ident, "GAD1", driver, lambda: next(first, False) or gadget.plug(), gadget.unplug, work)
+
+    def test_security_key(self):
+        """Reports of 64 bytes pass both ways, in order."""
+        gadget = self.gadget(KEY, {"hid.key": {"protocol": 0, "subclass": 0, "report_length": 64,
+                                               "report_desc": KEY_REPORTS}}, "key")
+        client, data = self.machine.agent, noise(16 * 64, 11)
+        digest = hashlib.sha256(data).hexdigest()
+
+        def work(device, turn):
+            node = "/dev/" + wait_for(lambda: self.agent.run(
+                "ls /sys/bus/usb/devices/%s:1.0/*/hidraw 2>/dev/null" % device["port"])[1].strip(), SLOW,
+                "its hidraw node")
+            for agent in client, self.agent:
+                agent.shell("echo %s | xxd -r -p >/tmp/data" % data.hex())
+            # A report's number goes before its bytes: it has none, so 0.
+            put = "for n in $(seq 0 15); do (%s dd if=/tmp/data bs=64 skip=$n count=1 2>/dev/null) | dd of=%s bs=%d " \
+                  "count=1 iflag=fullblock 2>/dev/null || exit 1; done"
+            get = "dd bs=64 count=16 2>/dev/null <%s | sha256sum"
+            waiting = client.start_script(get % "/dev/hidg0")
+            self.agent.shell(put % ("printf '\\0';", node, 65), SLOW)
+            self.assertEqual(client.finish(waiting, SLOW)[1].split()[0], digest)
+            waiting = self.agent.start_script("exec 3<%s; touch /tmp/reading; " % node + get % "&3")
+            wait_for(lambda: self.agent.run("rm /tmp/reading")[0] == 0, SLOW, "the node to be open")
+            client.shell(put % ("", "/dev/hidg0", 64), SLOW)
+            self.assertEqual(self.agent.finish(waiting, SLOW)[1].split()[0], digest)
+
+        self.in_and_out_gadget(KEY, gadget, "usbhid", work)
 
     def test_composite(self):
         """A modem port and a printer in one device."""
