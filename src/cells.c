@@ -66,60 +66,105 @@ static bool overlap(const Rect *a, const Rect *b)
     return a->x < b->x + b->w && b->x < a->x + a->w && a->y < b->y + b->h && b->y < a->y + a->h;
 }
 
-/* Joins the runs [row_start, len) to what ends above them, from @open on. */
-static void join_rows(const Joint *joint, GArray *rects, guint open, guint row_start)
-{
-    guint kept = row_start;
+/* The rectangles, and which of them end in the row at hand. These end with the box of a cell of it,
+ * so they are at most as many as it has cells, however many there are above: a hostile guest's
+ * picture must not take the square of that. */
+typedef struct Rows {
+    GArray *rects;
+    guint *open, n_open; /* indices, ascending */
+    guint start;         /* of this row's runs in .rects */
+} Rows;
 
-    for (guint i = row_start; i < rects->len; i++) {
-        Rect run = g_array_index(rects, Rect, i);
-        bool joined = false;
-        for (guint j = open; j < row_start && !joined; j++) {
-            Rect *above = &g_array_index(rects, Rect, j), both = *above;
-            if (above->y + above->h + (int32_t)CELL <= run.y || !join(joint, &both, &run))
-                continue;
-            /* the runs of this row that were looked at already lie in [row_start, kept), the
-             * others behind i */
-            bool hit = false;
-            for (guint k = open; k < rects->len && !hit; k++) {
-                if (k == j || k == i || (k >= kept && k < i))
-                    continue;
-                hit = overlap(&g_array_index(rects, Rect, k), &both);
-            }
-            if (hit)
-                continue;
-            *above = both;
-            joined = true;
-        }
-        if (!joined)
-            g_array_index(rects, Rect, kept++) = run;
+/* Whether @run may be joined to @above at all: each column between the two is waste. */
+static bool near(const Rect *above, const Rect *run)
+{
+    const int32_t far = SPARE_PIXELS + run->w / 4;
+
+    return above->y + above->h + (int32_t)CELL > run->y && above->x <= run->x + run->w + far &&
+           run->x <= above->x + above->w + far;
+}
+
+/* Whether @r lies over an open rectangle other than @above, or over one of this row's runs other
+ * than @run: those that were looked at lie in [start, kept), the others behind @run. */
+static bool hits(const Rows *rows, const Rect *r, guint above, guint run, guint kept)
+{
+    for (guint i = 0; i < rows->n_open; i++) {
+        if (rows->open[i] != above && overlap(&g_array_index(rows->rects, Rect, rows->open[i]), r))
+            return true;
     }
-    g_array_set_size(rects, kept);
+    for (guint i = rows->start; i < rows->rects->len; i++) {
+        if (i != run && (i < kept || i > run) && overlap(&g_array_index(rows->rects, Rect, i), r))
+            return true;
+    }
+    return false;
+}
+
+/* Joins run @i to a rectangle above it. */
+static bool join_above(const Joint *joint, const Rows *rows, guint i, guint kept)
+{
+    const Rect run = g_array_index(rows->rects, Rect, i);
+
+    for (guint j = 0; j < rows->n_open; j++) {
+        Rect *above = &g_array_index(rows->rects, Rect, rows->open[j]), both = *above;
+        if (!near(above, &run) || !join(joint, &both, &run))
+            continue;
+        /* what is no larger than the two together lies over nothing else */
+        if (pixels(&both) > pixels(above) + pixels(&run) &&
+            hits(rows, &both, rows->open[j], i, kept))
+            continue;
+        *above = both;
+        return true;
+    }
+    return false;
+}
+
+/* Joins this row's runs to what ends above them. */
+static void join_rows(const Joint *joint, const Rows *rows)
+{
+    guint kept = rows->start;
+
+    for (guint i = rows->start; i < rows->rects->len; i++) {
+        if (!join_above(joint, rows, i, kept))
+            g_array_index(rows->rects, Rect, kept++) = g_array_index(rows->rects, Rect, i);
+    }
+    g_array_set_size(rows->rects, kept);
+}
+
+/* What does not reach @row cannot be joined to any more; this row's runs can. */
+static void update_open(Rows *rows, uint32_t row)
+{
+    guint n = 0;
+
+    for (guint i = 0; i < rows->n_open; i++) {
+        const Rect *r = &g_array_index(rows->rects, Rect, rows->open[i]);
+        if (r->y + r->h > (int32_t)(row * CELL))
+            rows->open[n++] = rows->open[i];
+    }
+    for (guint i = rows->start; i < rows->rects->len; i++)
+        rows->open[n++] = i;
+    rows->n_open = n;
 }
 
 void cells_join(const Mirror *mirror, const CellBox *boxes, bool exact, uint32_t max_pixels,
                 GArray *rects)
 {
     const Joint joint = {mirror, exact, max_pixels};
-    guint open = rects->len;
+    Rows rows = {.rects = rects, .open = g_new(guint, mirror->columns)};
 
     for (uint32_t row = 0; row < mirror->rows; row++) {
         const CellBox *line = boxes + (size_t)row * mirror->columns;
-        guint row_start = rects->len;
+        rows.start = rects->len;
         for (uint32_t column = 0; column < mirror->columns; column++) {
             if (line[column].x1 == 0)
                 continue;
             Rect box = box_rect(column, row, &line[column]);
             Rect *last =
-                rects->len > row_start ? &g_array_index(rects, Rect, rects->len - 1) : NULL;
+                rects->len > rows.start ? &g_array_index(rects, Rect, rects->len - 1) : NULL;
             if (!last || !join(&joint, last, &box))
                 g_array_append_val(rects, box);
         }
-        join_rows(&joint, rects, open, row_start);
-        /* what does not reach this row cannot be joined to any more */
-        while (open < rects->len &&
-               g_array_index(rects, Rect, open).y + g_array_index(rects, Rect, open).h <=
-                   (int32_t)(row * CELL))
-            open++;
+        join_rows(&joint, &rows);
+        update_open(&rows, row);
     }
+    g_free(rows.open);
 }
