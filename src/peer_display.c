@@ -432,7 +432,8 @@ static void on_encoded(void *user, Encoder *encoder, EncodedFrame *encoded)
         plan_refinement(d, encoded);
     } else {
         d->dropped++;
-        encoder_restart(encoder, encoded);
+        if (d->encoder) /* a pipeline that breaks takes it along */
+            encoder_restart(d->encoder, encoded);
         start_over(d);
     }
     encoded_frame_free(encoded);
