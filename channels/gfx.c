@@ -48,8 +48,7 @@ struct Gfx {
     bool freed;
 };
 
-/* Best first. All versions carry planar, uncompressed and solid fills, which is all that is used.
- */
+/* Best first. All versions carry what is used, but for H.264. */
 static const uint32_t versions[] = {
     GFX_VERSION_107, GFX_VERSION_106, GFX_VERSION_106_ERR, GFX_VERSION_105,
     GFX_VERSION_104, GFX_VERSION_103, GFX_VERSION_102,     GFX_VERSION_101,
@@ -372,6 +371,11 @@ bool gfx_set_surface(Gfx *gfx, uint32_t width, uint32_t height)
     writer_init(&w, 1024);
     if (gfx->surface)
         gfx_write_delete_surface(&w, gfx->surface);
+    for (unsigned i = 0; i < GFX_AUX_SURFACES; i++) {
+        if (gfx->aux & 1u << i)
+            gfx_write_delete_surface(&w, (uint16_t)(GFX_AUX_SURFACE + i));
+    }
+    gfx->aux = 0;
     if (gfx->width != width || gfx->height != height) {
         GfxMonitor monitor = {
             .right = (int32_t)width - 1, .bottom = (int32_t)height - 1, .primary = true};
@@ -379,11 +383,6 @@ bool gfx_set_surface(Gfx *gfx, uint32_t width, uint32_t height)
         gfx->width = width;
         gfx->height = height;
     }
-    for (unsigned i = 0; i < GFX_AUX_SURFACES; i++) {
-        if (gfx->aux & 1u << i)
-            gfx_write_delete_surface(&w, (uint16_t)(GFX_AUX_SURFACE + i));
-    }
-    gfx->aux = 0;
     if (++gfx->last_surface == GFX_AUX_SURFACE)
         gfx->last_surface = 1;
     gfx->surface = gfx->last_surface;
@@ -432,8 +431,12 @@ bool gfx_send_frame(Gfx *gfx, const uint8_t *pdus, size_t len)
     bool ok = true;
     Writer w;
 
-    if (gfx->state != READY || len > GFX_MAX_FRAME)
+    if (gfx->state != READY)
         return false;
+    if (len > GFX_MAX_FRAME) { /* the next one would be no smaller */
+        give_up(gfx, "a picture is too large for the graphics channel");
+        return false;
+    }
     gfx->frame_id++;
     writer_init(&w, GFX_MAX_FRAME);
     gfx_write_start_frame(&w, gfx_timestamp(now / 1000), gfx->frame_id);

@@ -18,10 +18,11 @@
 #define GFX_ADVERTISE_US 10000000u /* open and CapsAdvertise, or there is no GFX (6.1) */
 #define GFX_MAX_READVERTISES 32u   /* in GFX_READVERTISE_WINDOW_US: each costs a full frame */
 #define GFX_READVERTISE_WINDOW_US 60000000u
-#define GFX_MAX_FRAME (192u << 20) /* PDUs of one frame */
-/** The most that waits for one client: a frame of 4 bytes a pixel (raw ones take 3) and headers. */
-#define GFX_OUTBOX(width, height)                                                                  \
-    (GFX_LOW_WATER + (1u << 20) + 4 * (size_t)(width) * (size_t)(height))
+/** PDUs of one frame: 4 bytes a pixel (raw ones take 3) and headers. */
+#define GFX_FRAME(width, height) ((1u << 20) + 4 * (size_t)(width) * (size_t)(height))
+#define GFX_MAX_FRAME GFX_FRAME(8192, 8192)
+/** The most that waits for one client. */
+#define GFX_OUTBOX(width, height) (GFX_LOW_WATER + GFX_FRAME(width, height))
 /** Frames wait for this much of the bulk queue to drain. */
 #define GFX_LOW_WATER (2u * DVC_SLICE)
 

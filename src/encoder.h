@@ -35,7 +35,8 @@ typedef struct EncoderParams {
 /** Least .max_part: half a tile must fit as a raw bitmap (clients without multifragment updates
  * take 16256 bytes, which a whole one passes). */
 #define ENCODER_MIN_PART (64u * 32u * 4u + 64u)
-/** Largest RDPGFX PDU made, so that every PDU fits into one slice with its frame's markers. */
+/** Largest RDPGFX PDU made, so that every PDU fits into one slice with its frame's markers; but for
+ * a film's picture, which is one PDU. */
 #define ENCODER_MAX_PDU (60u * 1024u)
 
 /** One update of the legacy paths. */

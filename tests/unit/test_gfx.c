@@ -279,6 +279,29 @@ static void test_aux_surfaces(void)
     EXPECT(&rig, GFX_DELETESURFACE, GFX_DELETESURFACE, GFX_CREATESURFACE, GFX_MAPSURFACETOOUTPUT);
     g_assert_true(gfx_set_surface(rig.gfx, 720, 400));
     EXPECT(&rig, GFX_DELETESURFACE, GFX_CREATESURFACE, GFX_MAPSURFACETOOUTPUT);
+    writer_init(&w, 1024);
+    gfx_write_create_surface(&w, GFX_AUX_SURFACE, 720, 400, GFX_PIXEL_XRGB);
+    g_assert_true(gfx_send_frame(rig.gfx, w.data, w.len));
+    writer_clear(&w);
+    EXPECT(&rig, GFX_STARTFRAME, GFX_CREATESURFACE, GFX_ENDFRAME);
+    g_assert_true(gfx_set_surface(rig.gfx, 800, 600)); /* all before what may delete them, too */
+    EXPECT(&rig, GFX_DELETESURFACE, GFX_DELETESURFACE, GFX_RESETGRAPHICS, GFX_CREATESURFACE,
+           GFX_MAPSURFACETOOUTPUT);
+    rig_clear(&rig);
+}
+
+/* What is too large now would be too large for ever. */
+static void test_too_large(void)
+{
+    static const uint8_t none[1];
+    Rig rig;
+
+    bring_up(&rig);
+    /* as large as noise on the largest surface: 3 bytes a pixel, and headers */
+    g_assert_cmpuint(GFX_MAX_FRAME, >, 8192u * 8192u * 3u + 8192u * 8192u / 4096u * 64u);
+    g_assert_false(gfx_send_frame(rig.gfx, none, GFX_MAX_FRAME + 1));
+    g_assert_cmpuint(rig.unavailable, ==, 1);
+    g_assert_true(fake_dvc_closed_by_server(rig.dvc));
     rig_clear(&rig);
 }
 
@@ -484,6 +507,7 @@ int main(int argc, char **argv)
     g_test_add_func("/gfx/avc420", test_avc420);
     g_test_add_func("/gfx/surfaces", test_surfaces);
     g_test_add_func("/gfx/aux-surfaces", test_aux_surfaces);
+    g_test_add_func("/gfx/too-large", test_too_large);
     g_test_add_func("/gfx/readvertise", test_readvertise);
     g_test_add_func("/gfx/pacing", test_pacing);
     g_test_add_func("/gfx/slices", test_slices);
