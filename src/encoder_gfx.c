@@ -175,6 +175,8 @@ static bool encode_blank(EncodedFrame *encoded, Mirror *mirror)
     gfx_write_solid_fill(&encoded->bytes, encoded->surface, black, &all, 1);
     memset(mirror->pixels, 0, mirror->stride * mirror->height);
     memset(mirror->known, 1, (size_t)mirror->columns * mirror->rows);
+    memset(mirror->lossy, 0, (size_t)mirror->columns * mirror->rows);
+    mirror->n_lossy = 0;
     return true;
 }
 

@@ -41,11 +41,6 @@ void mirror_clear(Mirror *mirror)
     memset(mirror, 0, sizeof(*mirror));
 }
 
-void mirror_forget(Mirror *mirror)
-{
-    memset(mirror->known, 0, (size_t)mirror->columns * mirror->rows);
-}
-
 static CellBox whole_cell(const Mirror *mirror, uint32_t column, uint32_t row)
 {
     return (CellBox){0, 0, (uint8_t)cell_width(mirror, column), (uint8_t)cell_height(mirror, row)};
@@ -90,7 +85,8 @@ static bool cell_differs(const Mirror *mirror, const Frame *frame, uint32_t colu
     return false;
 }
 
-/* @first: of this frame, which is the guest's doing and not ours. */
+/* @first: of this frame: cells that do not differ are not damaged. Later on they may become so, by
+ * a copy that went wrong. */
 static void compare_area(Mirror *mirror, const Frame *frame, const Rect *area, bool first)
 {
     uint32_t right = (uint32_t)(area->x + area->w - 1) / CELL;
@@ -104,10 +100,14 @@ static void compare_area(Mirror *mirror, const Frame *frame, const Rect *area, b
             CellBox box = {0};
             if (first)
                 mirror->damaged[at] = cell_differs(mirror, frame, column, row);
-            if (mirror->lossy[at] || (first && mirror->damaged[at]))
+            else if (mirror->lossy[at])
+                mirror->damaged[at] |= cell_differs(mirror, frame, column, row);
+            if (mirror->lossy[at] || (first && mirror->damaged[at])) {
                 box = whole_cell(mirror, column, row);
-            else if (!first)
+            } else if (!first) {
                 box = compare_cell(mirror, frame, column, row);
+                mirror->damaged[at] |= box.x1 > 0;
+            }
             mirror->differing -= mirror->boxes[at].x1 > 0;
             mirror->differing += box.x1 > 0;
             mirror->boxes[at] = box;

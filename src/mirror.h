@@ -32,7 +32,7 @@ typedef struct Mirror {
 
     /* From mirror_compare() on, about the frame at hand. */
     uint8_t *valid;     /* per cell: the frame has its pixels */
-    uint8_t *damaged;   /* per cell: it differed when the frame came */
+    uint8_t *damaged;   /* per cell: it differed when the frame came, or after a copy */
     CellBox *boxes;     /* per cell: what differs still; all of a lossy one */
     uint32_t differing; /* cells with a box */
     bool all_known;     /* every cell of the surface is */
@@ -40,8 +40,6 @@ typedef struct Mirror {
 
 void mirror_init(Mirror *mirror, uint32_t width, uint32_t height);
 void mirror_clear(Mirror *mirror);
-/** Nothing that the client shows is known any more. */
-void mirror_forget(Mirror *mirror);
 
 /** Finds the cells that differ between @frame (of the mirror's size) and the client's picture;
  * their boxes are whole cells. */
