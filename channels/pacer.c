@@ -3,7 +3,8 @@
  * round trip, plus one, between 2 and 16. The round trip used is the least one seen, slowly
  * forgotten, because the smoothed one grows with our own queue and a window that follows it grows
  * for ever (the mistake krdp fixed twice, rdp-server.md 6.7). A byte budget of what the link was
- * seen to carry in a round trip, doubled, keeps large frames from queueing where small ones pass.
+ * seen to carry in a round trip and a frame's time keeps large frames from queueing where small
+ * ones pass: what queues is what a key press waits for.
  * Suspended clients (queueDepth 0xFFFFFFFF) are sent to without counting; the socket bounds them.
  */
 #include "pacer.h"
@@ -36,8 +37,8 @@ unsigned pacer_window(const Pacer *pacer)
 static size_t byte_budget(const Pacer *pacer)
 {
     if (pacer->rate_bps == 0)
-        return PACER_MIN_BYTES * 4;
-    uint64_t budget = pacer->rate_bps * (pacer->min_rtt_us + 1000000 / PACER_FPS) / 1000000 * 2;
+        return PACER_MIN_BYTES * 16;
+    uint64_t budget = pacer->rate_bps * (pacer->min_rtt_us + 1000000 / PACER_FPS) / 1000000;
     return budget < PACER_MIN_BYTES ? PACER_MIN_BYTES : (size_t)budget;
 }
 

@@ -18,7 +18,7 @@
  * for ever by dropping one acknowledgement. */
 #define PACER_LOST_US 5000000u
 /** Least byte budget; a single frame may always go when nothing is in flight. */
-#define PACER_MIN_BYTES (256u * 1024u)
+#define PACER_MIN_BYTES (64u * 1024u)
 
 typedef struct PacerFrame {
     uint32_t id;

@@ -128,7 +128,7 @@ void encoder_film(Encoder *encoder, EncodedFrame *encoded)
 
     if (!gfx->region || gfx->video_failed || !mirror->all_known)
         return;
-    if (!region_note(gfx->region, mirror, encoded->frame, &film)) {
+    if (!region_note(gfx->region, mirror, encoded->frame, encoder->film_bytes > 0, &film)) {
         encoder_film_end(encoder); /* its surface goes when the next one comes */
         return;
     }

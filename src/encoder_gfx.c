@@ -21,7 +21,7 @@
 #include "gfx_pdu.h"
 
 #define REFINE_PIXELS 16384u        /* painted at a time, */
-#define REFINE_BYTES (256u * 1024u) /* until a frame has so much of it */
+#define REFINE_BYTES (256u * 1024u) /* until a frame has so much of it, or what the link takes */
 
 bool encoder_gfx_init(Encoder *encoder)
 {
@@ -219,13 +219,15 @@ static bool refine(Encoder *encoder, EncodedFrame *encoded)
     GfxState *gfx = &encoder->gfx;
     const size_t n = (size_t)gfx->mirror.columns * gfx->mirror.rows, start = encoded->bytes.len;
     GArray *parts = g_array_new(FALSE, FALSE, sizeof(Rect));
+    const size_t most =
+        encoder->film_bytes > 0 ? MIN(2 * encoder->film_bytes, REFINE_BYTES) : REFINE_BYTES;
     bool ok = true;
 
     for (size_t at = 0; at < n; at++)
         gfx->boxes[at] = only_lossy(&gfx->mirror, at) ? gfx->mirror.boxes[at] : (CellBox){0};
     if (gfx->mirror.n_lossy > 0)
         cells_join(&gfx->mirror, gfx->boxes, true, REFINE_PIXELS, parts);
-    for (guint i = 0; i < parts->len && ok && encoded->bytes.len - start < REFINE_BYTES; i++) {
+    for (guint i = 0; i < parts->len && ok && encoded->bytes.len - start < most; i++) {
         g_array_set_size(gfx->rects, 0);
         g_array_append_val(gfx->rects, g_array_index(parts, Rect, i));
         ok = paint(encoder, encoded);

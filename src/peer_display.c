@@ -27,7 +27,7 @@
 #define DECIDE_US 12000000
 #define RESIZE_US 500000
 /* A film has rested this long: show it exactly. */
-#define FILM_REST_US 250000
+#define FILM_REST_US 170000
 /* A film's picture is limited to what the link takes in a frame's time, if that is in this range.
  */
 #define FILM_MIN_BYTES 8192u

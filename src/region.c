@@ -17,7 +17,7 @@
 #define HISTORY_MASK 0x0Fu   /* the last four frames count: */
 #define BUSY_FRAMES 2u       /* of them, because each one before goes exactly, at 3 bytes a pixel */
 #define GAP_US 200000        /* frames further apart are no film: history begins again */
-#define QUIET_US 200000      /* without a change the film has ended */
+#define QUIET_US 150000      /* without a change the film has ended */
 #define MIN_CELLS 48u        /* 128x96 pixels */
 #define MIN_FILL_PERCENT 50u /* of the rectangle's cells are busy */
 #define PHOTO_EQUAL 3u       /* at most one pixel in so many equals its neighbour */
@@ -28,6 +28,7 @@ struct Region {
     uint8_t *group; /* per cell: visited, while groups are counted */
     uint32_t *stack;
     int64_t last_us;
+    unsigned busy_frames; /* of the last ones, that make a cell busy */
 
     bool active;
     uint32_t left, top, right, bottom; /* cells */
@@ -59,7 +60,7 @@ void region_free(Region *region)
 
 static bool busy(const Region *region, size_t at)
 {
-    return (unsigned)__builtin_popcount(region->history[at] & HISTORY_MASK) >= BUSY_FRAMES;
+    return (unsigned)__builtin_popcount(region->history[at] & HISTORY_MASK) >= region->busy_frames;
 }
 
 /* A change of a few pixels (a cursor, a clock) does not count. */
@@ -193,10 +194,11 @@ static bool any_change(const Region *region, const Mirror *mirror)
     return false;
 }
 
-bool region_note(Region *region, const Mirror *mirror, const Frame *frame, Rect *rect)
+bool region_note(Region *region, const Mirror *mirror, const Frame *frame, bool eager, Rect *rect)
 {
     int64_t now_us = frame->captured_us;
 
+    region->busy_frames = eager ? 1 : BUSY_FRAMES;
     take_note(region, mirror, now_us);
     if (region->active && any_change(region, mirror))
         region->changed_us = now_us;
