@@ -23,12 +23,15 @@ typedef enum EncoderPath {
     ENCODER_BITMAP, /* bitmaps: lossless at 32 and 24 bits per pixel */
 } EncoderPath;
 
+/** What may be shown with loss while it moves, and how. */
+typedef enum FilmCodec { FILM_NONE, FILM_RFX, FILM_H264 } FilmCodec;
+
 typedef struct EncoderParams {
     EncoderPath path;
     unsigned bpp;       /* of bitmaps: 32, 24, 16 or 15 */
     bool skip_alpha;    /* the client takes planar bitmaps without an alpha plane */
     size_t max_part;    /* largest RemoteFX or NSCodec message, largest bitmap */
-    bool video;         /* GFX: the client decodes H.264 (AVC420) */
+    FilmCodec film;     /* GFX: the best that the client decodes */
     uint32_t rlgr_mode; /* RemoteFX entropy coder, FreeRDP's RLGR_MODE */
 } EncoderParams;
 

@@ -1,6 +1,7 @@
 /*
- * Theory of operation. A film (region.c) is a stream of H.264 on a surface of its own, of the size
- * of the film, which is not mapped to the client's output: after each picture what changed is
+ * Theory of operation. A film (region.c) is a stream of H.264 if the client decodes it and there is
+ * a codec, else RemoteFX, which every client has. H.264 is on a surface of its own, of the size of
+ * the film, which is not mapped to the client's output: after each picture what changed is
  * copied to its place on the screen (MS-RDPEGFX 2.2.2.5). So the codec never sees the rest of the
  * screen, and text beside a film stays exact.
  *
@@ -11,15 +12,18 @@
 #include "encoder_priv.h"
 
 #include <string.h>
+#include <winpr/stream.h>
 
 #include "gfx.h"
 #include "gfx_pdu.h"
 
+#define RFX_TYPICAL_TILE 4096u /* bytes, of a photograph; 12 KiB at most */
 #define FILM_SURFACE (GFX_AUX_SURFACE + HISTORY_LAYERS)
 
 void encoder_film_end(Encoder *encoder)
 {
     g_clear_pointer(&encoder->gfx.video, video_encoder_free);
+    encoder->gfx.film = (Rect){0};
 }
 
 static bool same(const Rect *a, const Rect *b)
@@ -27,23 +31,36 @@ static bool same(const Rect *a, const Rect *b)
     return a->x == b->x && a->y == b->y && a->w == b->w && a->h == b->h;
 }
 
-/* A stream and a surface for the film at @rect. */
+static bool begin_rfx(Encoder *encoder, const Rect *rect)
+{
+    if (!encoder->rfx) {
+        encoder->rfx = rfx_context_new_ex(TRUE, THREADING_FLAGS_DISABLE_THREADS);
+        if (!encoder->rfx || !rfx_context_set_mode(encoder->rfx, RLGR3))
+            return false;
+        rfx_context_set_pixel_format(encoder->rfx, PIXEL_FORMAT_BGRX32);
+    }
+    return rfx_context_reset(encoder->rfx, (UINT32)rect->w, (UINT32)rect->h);
+}
+
+/* A stream for the film at @rect, and a surface if it is H.264. */
 static bool begin(Encoder *encoder, EncodedFrame *encoded, const Rect *rect)
 {
     GfxState *gfx = &encoder->gfx;
 
-    if (gfx->video && same(rect, &gfx->film))
-        return true;
-    if (gfx->film.w > 0)
+    if (gfx->film_surface)
         gfx_write_delete_surface(&encoded->bytes, FILM_SURFACE);
+    gfx->film_surface = false;
     encoder_film_end(encoder);
-    gfx->film = (Rect){0};
-    gfx->video = video_encoder_new((uint32_t)rect->w, (uint32_t)rect->h);
-    if (!gfx->video)
+    if (encoder->params.film == FILM_H264)
+        gfx->video = video_encoder_new((uint32_t)rect->w, (uint32_t)rect->h);
+    if (gfx->video) {
+        gfx_write_create_surface(&encoded->bytes, FILM_SURFACE, (uint16_t)rect->w,
+                                 (uint16_t)rect->h, GFX_PIXEL_XRGB);
+        gfx->film_surface = true;
+    } else if (!begin_rfx(encoder, rect)) {
         return false;
+    }
     gfx->film = *rect;
-    gfx_write_create_surface(&encoded->bytes, FILM_SURFACE, (uint16_t)rect->w, (uint16_t)rect->h,
-                             GFX_PIXEL_XRGB);
     return true;
 }
 
@@ -91,8 +108,42 @@ static GfxRect edges(const Rect *r)
                      (uint16_t)(r->y + r->h)};
 }
 
+/* RemoteFX codes @part of the film where it is, some rows of tiles at a time. */
+static bool send_rfx(Encoder *encoder, EncodedFrame *encoded, const Rect *part)
+{
+    GfxState *gfx = &encoder->gfx;
+    const GfxRect whole = edges(&gfx->film);
+    const int32_t columns = (part->w + (int32_t)TILE - 1) / (int32_t)TILE + 1;
+    const int32_t step =
+        MAX((int32_t)(ENCODER_MAX_PDU / RFX_TYPICAL_TILE) / columns, 1) * (int32_t)TILE;
+    wStream *s = Stream_New(NULL, 65536);
+    size_t start = encoded->bytes.len;
+    bool ok = s != NULL;
+
+    for (int32_t y = part->y; y < part->y + part->h && ok;) {
+        int32_t end = MIN((y + step) / (int32_t)TILE * (int32_t)TILE, part->y + part->h);
+        RFX_RECT area = {(UINT16)part->x, (UINT16)y, (UINT16)part->w, (UINT16)(end - y)};
+        RFX_MESSAGE *message = rfx_encode_message(
+            encoder->rfx, &area, 1, mirror_at(&gfx->mirror, gfx->film.x, gfx->film.y),
+            (UINT32)gfx->film.w, (UINT32)gfx->film.h, (UINT32)gfx->mirror.stride);
+        Stream_SetPosition(s, 0);
+        ok = message && rfx_write_message(encoder->rfx, s, message);
+        if (message)
+            rfx_message_free(encoder->rfx, message);
+        if (ok)
+            gfx_write_wire_to_surface_1(&encoded->bytes, encoded->surface, GFX_CODEC_CAVIDEO,
+                                        GFX_PIXEL_XRGB, &whole, Stream_Buffer(s),
+                                        (uint32_t)Stream_GetPosition(s));
+        y = end;
+    }
+    if (s)
+        Stream_Free(s, TRUE);
+    encoded->film_bytes = (uint32_t)(encoded->bytes.len - start);
+    return ok;
+}
+
 /* Codes @part of the film and copies it to its place. */
-static bool send_picture(Encoder *encoder, EncodedFrame *encoded, const Rect *part, bool key)
+static bool send_h264(Encoder *encoder, EncodedFrame *encoded, const Rect *part, bool key)
 {
     GfxState *gfx = &encoder->gfx;
     const GfxRect inside = edges(part),
@@ -126,25 +177,26 @@ void encoder_film(Encoder *encoder, EncodedFrame *encoded)
     Mirror *mirror = &gfx->mirror;
     Rect film, part;
 
-    if (!gfx->region || gfx->video_failed || !mirror->all_known)
+    if (!gfx->region || gfx->film_failed || !mirror->all_known)
         return;
     if (!region_note(gfx->region, mirror, encoded->frame, encoder->film_bytes > 0, &film)) {
         encoder_film_end(encoder); /* its surface goes when the next one comes */
         return;
     }
-    bool key = !gfx->video || !same(&film, &gfx->film);
+    bool key = !same(&film, &gfx->film);
     if (key)
         part = (Rect){0, 0, film.w, film.h};
     else if (!changed_part(mirror, &film, &part)) {
         clear_boxes(mirror, &film); /* between two pictures */
         return;
     }
-    if (!begin(encoder, encoded, &film)) {
-        gfx->video_failed = true;
+    if (key && !begin(encoder, encoded, &film)) {
+        gfx->film_failed = true;
         return;
     }
     mirror_draw_lossy(mirror, encoded->frame, &film);
-    if (!send_picture(encoder, encoded, &part, key)) {
+    if (gfx->video ? !send_h264(encoder, encoded, &part, key)
+                   : !send_rfx(encoder, encoded, &part)) {
         encoder_film_end(encoder); /* its cells are painted as what they are: not exact */
         mirror_compare_again(mirror, encoded->frame, &film, false);
         return;

@@ -42,8 +42,7 @@ void encoder_gfx_restart(Encoder *encoder)
     g_clear_pointer(&gfx->history, history_free);
     g_clear_pointer(&gfx->region, region_free);
     encoder_film_end(encoder);
-    gfx->film = (Rect){0};
-    gfx->video_failed = false;
+    gfx->film_surface = gfx->film_failed = false;
     g_clear_pointer(&gfx->moved, g_free);
     g_clear_pointer(&gfx->boxes, g_free);
     memset(gfx->layer_made, 0, sizeof(gfx->layer_made));
@@ -71,7 +70,7 @@ static void begin(Encoder *encoder, const Frame *frame)
     }
     mirror_init(&gfx->mirror, frame->width, frame->height);
     gfx->history = history_new(frame->width, frame->height);
-    if (encoder->params.video && video_available())
+    if (encoder->params.film != FILM_NONE)
         gfx->region = region_new(gfx->mirror.columns, gfx->mirror.rows);
     gfx->boxes = g_new(CellBox, (size_t)gfx->mirror.columns * gfx->mirror.rows);
     gfx->moved = g_malloc((size_t)gfx->mirror.columns * gfx->mirror.rows);

@@ -23,14 +23,15 @@ typedef struct GfxState {
     Motion *motion;
     History *history;
     bool layer_made[HISTORY_LAYERS];
-    Region *region;      /* NULL: the client takes no video */
-    VideoEncoder *video; /* of the film that plays, on a surface of its own */
-    Rect film;           /* where */
-    bool video_failed;
-    uint8_t *moved; /* per cell: its content goes elsewhere in this frame */
-    CellBox *boxes; /* per cell: of the mirror's, what is to be painted now */
-    GArray *copies; /* of HistoryCopy, scratch */
-    GArray *rects;  /* of Rect, scratch */
+    Region *region;      /* NULL: everything is exact */
+    Rect film;           /* that plays; .w == 0: none does */
+    VideoEncoder *video; /* its H.264; NULL: it is RemoteFX */
+    bool film_surface;   /* the client has the surface of a film, of this or of the last one */
+    bool film_failed;    /* no codec works */
+    uint8_t *moved;      /* per cell: its content goes elsewhere in this frame */
+    CellBox *boxes;      /* per cell: of the mirror's, what is to be painted now */
+    GArray *copies;      /* of HistoryCopy, scratch */
+    GArray *rects;       /* of Rect, scratch */
 } GfxState;
 
 struct Encoder {

@@ -445,7 +445,7 @@ static bool ensure_encoder(PeerDisplay *d)
     EncoderParams gfx = {.path = ENCODER_GFX, .bpp = 32};
 
     if (d->path == PATH_GFX)
-        gfx.video = gfx_avc420(d->gfx);
+        gfx.film = gfx_avc420(d->gfx) ? FILM_H264 : FILM_RFX;
 
     if (!d->encoder)
         d->encoder = encoder_new(d->path == PATH_GFX ? &gfx : &d->legacy.params);

@@ -3,6 +3,7 @@
 #include <freerdp/codec/clear.h>
 #include <freerdp/codec/color.h>
 #include <freerdp/codec/planar.h>
+#include <freerdp/codec/rfx.h>
 #include <glib.h>
 #include <string.h>
 
@@ -25,6 +26,7 @@ struct GfxPlayer {
     GHashTable *surfaces; /* id -> Surface */
     BITMAP_PLANAR_CONTEXT *planar;
     CLEAR_CONTEXT *clear;
+    RFX_CONTEXT *rfx;
     unsigned counts[UINT8_MAX + 1];
 };
 
@@ -45,7 +47,10 @@ GfxPlayer *gfx_player_new(void)
     player->planar = freerdp_bitmap_planar_context_new(0, MAX_SIDE, MAX_SIDE);
     player->clear = clear_context_new(FALSE);
     g_assert_nonnull(player->planar);
+    player->rfx = rfx_context_new(FALSE);
     g_assert_nonnull(player->clear);
+    g_assert_nonnull(player->rfx);
+    rfx_context_set_pixel_format(player->rfx, PIXEL_FORMAT_BGRX32);
     return player;
 }
 
@@ -54,6 +59,7 @@ void gfx_player_free(GfxPlayer *player)
     g_hash_table_unref(player->surfaces);
     freerdp_bitmap_planar_context_free(player->planar);
     clear_context_free(player->clear);
+    rfx_context_free(player->rfx);
     g_free(player);
 }
 
@@ -159,6 +165,15 @@ static void wire_to_surface(GfxPlayer *player, Reader *r)
                                          rect.top, surface->width, surface->height, NULL),
                         ==, 0);
         break;
+    case GFX_CODEC_CAVIDEO: {
+        REGION16 region;
+        region16_init(&region);
+        g_assert_true(rfx_process_message(player->rfx, data, len, rect.left, rect.top,
+                                          surface->pixels, PIXEL_FORMAT_BGRX32, surface->width * 4,
+                                          surface->height, &region));
+        region16_uninit(&region);
+        break;
+    }
     case GFX_CODEC_AVC420:
         show_video(surface, data, len);
         break;

@@ -30,9 +30,9 @@ typedef struct Session {
     bool first;
 } Session;
 
-static Session *session_new_for(bool video)
+static Session *session_new_for(FilmCodec film)
 {
-    const EncoderParams params = {.path = ENCODER_GFX, .bpp = 32, .video = video};
+    const EncoderParams params = {.path = ENCODER_GFX, .bpp = 32, .film = film};
     Session *s = g_new0(Session, 1);
 
     s->pool = frame_pool_new();
@@ -48,7 +48,7 @@ static Session *session_new_for(bool video)
 /* All of it is exact. */
 static Session *session_new(void)
 {
-    return session_new_for(false);
+    return session_new_for(FILM_NONE);
 }
 
 static void session_free(Session *s)
@@ -467,11 +467,9 @@ static void refine(Session *s)
     g_assert_cmpuint(show(s), ==, 0);
 }
 
-static void test_film(void)
+static void check_film(FilmCodec codec)
 {
-    if (!have_video())
-        return;
-    Session *s = session_new_for(true);
+    Session *s = session_new_for(codec);
     VideoScene *scene = video_scene_new((uint32_t)film.w, (uint32_t)film.h, 2);
     /* the film's cells: what it may touch */
     const Rect around = {192, 96, 336, 208};
@@ -508,10 +506,21 @@ static void test_film(void)
     session_free(s);
 }
 
+static void test_film_h264(void)
+{
+    if (have_video())
+        check_film(FILM_H264);
+}
+
+static void test_film_rfx(void)
+{
+    check_film(FILM_RFX);
+}
+
 /* Text that scrolls fast is no film. */
 static void test_text_is_no_film(void)
 {
-    Session *s = session_new_for(true);
+    Session *s = session_new_for(FILM_H264);
 
     for (uint32_t i = 0; i < 30; i++) {
         page(s, i * 1000);
@@ -524,7 +533,8 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     video_load(false);
-    g_test_add_func("/encoder-gfx/film", test_film);
+    g_test_add_func("/encoder-gfx/film/h264", test_film_h264);
+    g_test_add_func("/encoder-gfx/film/rfx", test_film_rfx);
     g_test_add_func("/encoder-gfx/text-is-no-film", test_text_is_no_film);
     g_test_add_func("/encoder-gfx/scroll", test_scroll);
     g_test_add_func("/encoder-gfx/window", test_window);
