@@ -58,6 +58,7 @@ typedef struct EncodedFrame {
     unsigned clear_streams; /* GFX: ClearCodec streams in .bytes */
     bool lossy;             /* GFX: something is shown that is not exact */
     uint32_t film_bytes;    /* GFX: of a film's picture */
+    const char *film_codec; /* GFX: that it was coded with; static */
     GArray *parts;          /* of EncodedPart, legacy paths; else NULL */
     int64_t encode_us;
 } EncodedFrame;

@@ -139,6 +139,7 @@ static bool send_rfx(Encoder *encoder, EncodedFrame *encoded, const Rect *part)
     if (s)
         Stream_Free(s, TRUE);
     encoded->film_bytes = (uint32_t)(encoded->bytes.len - start);
+    encoded->film_codec = "RemoteFX";
     return ok;
 }
 
@@ -168,6 +169,7 @@ static bool send_h264(Encoder *encoder, EncodedFrame *encoded, const Rect *part,
     gfx_write_surface_to_surface(&encoded->bytes, FILM_SURFACE, encoded->surface, &inside, &place,
                                  1);
     encoded->film_bytes = (uint32_t)info.len;
+    encoded->film_codec = "H.264";
     return true;
 }
 

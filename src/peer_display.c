@@ -65,6 +65,8 @@ struct PeerDisplay {
     uint32_t width, height; /* of the surface, or of the legacy desktop */
     bool refining;          /* the frame asked for is to be lossless */
     int64_t resized_us;
+    uint64_t film_pictures;
+    const char *film;  /* codec of the last one */
     int64_t refine_at; /* GFX: what is shown with loss is due; INT64_MAX: nothing is */
 
     PeerCursor *cursors;
@@ -405,6 +407,10 @@ static void plan_refinement(PeerDisplay *d, const EncodedFrame *encoded)
 {
     int64_t now = g_get_monotonic_time();
 
+    if (encoded->film_bytes > 0) {
+        d->film_pictures++;
+        d->film = encoded->film_codec;
+    }
     if (!encoded->lossy)
         d->refine_at = INT64_MAX;
     else if (encoded->film_bytes > 0 || d->refine_at == INT64_MAX)
@@ -636,6 +642,11 @@ void peer_display_status(const PeerDisplay *display, PeerDisplayStatus *status)
         status->window = s.window;
         status->silent = s.suspended;
         status->rtt_us = s.rtt_us;
+        status->rate_bps = s.rate_bps;
+        status->film = d->film ? d->film : "none";
+        status->film_pictures = d->film_pictures;
+        status->film_limit = film_limit(d);
+        status->lossy = d->refine_at != INT64_MAX;
     } else if (d->path == PATH_LEGACY) {
         status->codec = legacy_name(&d->legacy);
         status->bits = d->legacy.params.bpp;

@@ -71,6 +71,11 @@ typedef struct PeerDisplayStatus {
     bool silent;                     /* GFX: the client has said that it does not acknowledge */
     bool suppressed;                 /* the client does not want pictures now (minimized) */
     uint64_t rtt_us, encode_us;      /* GFX: round trip; mean of a frame */
+    uint64_t rate_bps;               /* GFX: bytes a second that the link takes, 0: not known */
+    const char *film;       /* GFX: what films are coded with: static, "none", "H.264"... */
+    uint64_t film_pictures; /* GFX: so many frames had a film's picture */
+    uint32_t film_limit;    /* GFX: bytes it may take for the link's sake, 0: any */
+    bool lossy;             /* GFX: something is shown that is not exact yet */
 } PeerDisplayStatus;
 void peer_display_status(const PeerDisplay *display, PeerDisplayStatus *status);
 

@@ -138,6 +138,13 @@ static void json_display(JsonBuilder *b, const PeerDisplayStatus *d)
         set_int(b, "window", d->window);
         set_int(b, "round_trip_us", (gint64)d->rtt_us);
     }
+    if (d->film) {
+        set_int(b, "link_bytes_per_s", (gint64)d->rate_bps);
+        set_string(b, "film_codec", d->film);
+        set_int(b, "film_pictures", (gint64)d->film_pictures);
+        set_int(b, "film_limit_bytes", d->film_limit);
+        set_bool(b, "exact", !d->lossy);
+    }
     json_builder_end_object(b);
 }
 
@@ -313,6 +320,18 @@ static void text_display(GString *out, const PeerDisplayStatus *d)
                                ", %.1f ms until the client has it, %u of at most %u on the way",
                                (double)d->rtt_us / 1000, d->unacknowledged, d->window);
     g_string_append_c(out, '\n');
+    if (d->rate_bps > 0) {
+        char *rate = g_format_size(d->rate_bps);
+        g_string_append_printf(out, "  link:      takes %s a second\n", rate);
+        g_free(rate);
+    }
+    if (d->film_pictures > 0) {
+        g_string_append_printf(out, "  film:      %" G_GUINT64_FORMAT " pictures as %s",
+                               d->film_pictures, d->film);
+        if (d->film_limit > 0)
+            g_string_append_printf(out, ", %u bytes each for the link's sake", d->film_limit);
+        g_string_append(out, d->lossy ? ", not shown exactly yet\n" : "\n");
+    }
     g_free(sent);
 }
 

@@ -120,7 +120,8 @@ class StallTest(Rig):
         cut_off = re.compile("it read nothing|it acknowledged no picture")
         wait_for(lambda: seen.add(quick.screen().crc()) or cut_off.search(server.log()), 25,
                  lambda: "the stopped client to be cut off; the log ends: " + server.log()[-1500:])
-        self.assertGreater(len(seen), 4, "the other client was slowed down")
+        # how many depends on the machine; a client that waits for the stopped one shows what it showed
+        self.assertGreater(len(seen), 1, "the other client was held up")
         wait_for(lambda: len(server.status()["clients"]) == 1, 10, "one client to be left")
         vm.agent.animate_stop()
         quick.wait_pixels(vm.screen)
