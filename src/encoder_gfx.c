@@ -69,7 +69,8 @@ static void begin(Encoder *encoder, const Frame *frame)
         return;
     }
     mirror_init(&gfx->mirror, frame->width, frame->height);
-    gfx->history = history_new(frame->width, frame->height);
+    if ((uint64_t)frame->width * frame->height <= HISTORY_MAX_PIXELS)
+        gfx->history = history_new(frame->width, frame->height);
     if (encoder->params.film != FILM_NONE)
         gfx->region = region_new(gfx->mirror.columns, gfx->mirror.rows);
     gfx->boxes = g_new(CellBox, (size_t)gfx->mirror.columns * gfx->mirror.rows);
@@ -250,12 +251,14 @@ bool encoder_gfx_encode(Encoder *encoder, EncodedFrame *encoded)
     mark_moved(gfx, moves, n_moves);
 
     g_array_set_size(gfx->copies, 0);
-    history_save(gfx->history, &gfx->mirror, frame, gfx->moved, now_ms, gfx->copies);
+    if (gfx->history)
+        history_save(gfx->history, &gfx->mirror, frame, gfx->moved, now_ms, gfx->copies);
     write_saves(gfx, encoded);
     write_moves(gfx, encoded, moves, n_moves);
     mirror_measure(&gfx->mirror, frame);
     g_array_set_size(gfx->copies, 0);
-    history_restore(gfx->history, &gfx->mirror, frame, gfx->copies);
+    if (gfx->history)
+        history_restore(gfx->history, &gfx->mirror, frame, gfx->copies);
     write_restores(gfx, encoded);
 
     encoder_film(encoder, encoded);

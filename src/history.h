@@ -15,6 +15,9 @@
 
 /** Layers: surfaces of the client's, each as large as the screen. */
 #define HISTORY_LAYERS 2u
+/** Larger screens do without: a layer takes 4 bytes a pixel of the client's memory, and of ours where
+ * something is kept. 4096x2304 is the largest screen people have. */
+#define HISTORY_MAX_PIXELS (4096u * 2304u)
 
 typedef struct History History;
 
