@@ -89,19 +89,6 @@ static bool changed_part(const Mirror *mirror, const Rect *film, Rect *part)
     return true;
 }
 
-static void clear_boxes(Mirror *mirror, const Rect *film)
-{
-    for (uint32_t row = (uint32_t)film->y / CELL; row <= (uint32_t)(film->y + film->h - 1) / CELL;
-         row++) {
-        for (uint32_t col = (uint32_t)film->x / CELL;
-             col <= (uint32_t)(film->x + film->w - 1) / CELL; col++) {
-            CellBox *box = &mirror->boxes[(size_t)row * mirror->columns + col];
-            mirror->differing -= box->x1 > 0;
-            *box = (CellBox){0};
-        }
-    }
-}
-
 static GfxRect edges(const Rect *r)
 {
     return (GfxRect){(uint16_t)r->x, (uint16_t)r->y, (uint16_t)(r->x + r->w),
@@ -189,7 +176,7 @@ void encoder_film(Encoder *encoder, EncodedFrame *encoded)
     if (key)
         part = (Rect){0, 0, film.w, film.h};
     else if (!changed_part(mirror, &film, &part)) {
-        clear_boxes(mirror, &film); /* between two pictures */
+        mirror_clear_boxes(mirror, &film); /* between two pictures */
         return;
     }
     if (key && !begin(encoder, encoded, &film)) {
@@ -203,5 +190,5 @@ void encoder_film(Encoder *encoder, EncodedFrame *encoded)
         mirror_compare_again(mirror, encoded->frame, &film, false);
         return;
     }
-    clear_boxes(mirror, &film);
+    mirror_clear_boxes(mirror, &film);
 }

@@ -180,18 +180,6 @@ void history_save(History *history, const Mirror *mirror, const Frame *frame, co
     }
 }
 
-static void clear_boxes(Mirror *mirror, const Rect *r)
-{
-    for (uint32_t row = (uint32_t)r->y / CELL; row <= (uint32_t)(r->y + r->h - 1) / CELL; row++) {
-        for (uint32_t col = (uint32_t)r->x / CELL; col <= (uint32_t)(r->x + r->w - 1) / CELL;
-             col++) {
-            CellBox *box = &mirror->boxes[(size_t)row * mirror->columns + col];
-            mirror->differing -= box->x1 > 0;
-            *box = (CellBox){0};
-        }
-    }
-}
-
 void history_restore(History *history, Mirror *mirror, const Frame *frame, GArray *copies)
 {
     uint32_t found = 0;
@@ -226,7 +214,7 @@ void history_restore(History *history, Mirror *mirror, const Frame *frame, GArra
             if (copy.rect.w * copy.rect.h < MIN_RESTORE_PIXELS)
                 continue;
             mirror_draw(mirror, frame, &copy.rect);
-            clear_boxes(mirror, &copy.rect);
+            mirror_clear_boxes(mirror, &copy.rect);
             g_array_append_val(copies, copy);
         }
     }

@@ -157,6 +157,19 @@ void mirror_measure(Mirror *mirror, const Frame *frame)
     }
 }
 
+void mirror_clear_boxes(Mirror *mirror, const Rect *rect)
+{
+    for (uint32_t row = (uint32_t)rect->y / CELL; row <= (uint32_t)(rect->y + rect->h - 1) / CELL;
+         row++) {
+        for (uint32_t col = (uint32_t)rect->x / CELL;
+             col <= (uint32_t)(rect->x + rect->w - 1) / CELL; col++) {
+            CellBox *box = &mirror->boxes[(size_t)row * mirror->columns + col];
+            mirror->differing -= box->x1 > 0;
+            *box = (CellBox){0};
+        }
+    }
+}
+
 /* The whole cells inside @area are equal. */
 static void clear_inside(Mirror *mirror, const Rect *area)
 {

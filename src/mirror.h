@@ -50,6 +50,8 @@ void mirror_measure(Mirror *mirror, const Frame *frame);
  * @area itself is known to equal the frame, only cells that reach beyond it are looked at. */
 void mirror_compare_again(Mirror *mirror, const Frame *frame, const Rect *area, bool exact);
 
+/** The cells that @rect touches need nothing more in this frame. */
+void mirror_clear_boxes(Mirror *mirror, const Rect *rect);
 /** The frame is done with: its damage becomes the past. @now_ms: of a monotonic clock. */
 void mirror_settle(Mirror *mirror, uint32_t now_ms);
 

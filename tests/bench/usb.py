@@ -16,7 +16,6 @@ import random
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,7 +27,7 @@ import rig
 import standin
 import xclient
 from figures import figure, percentile, progress, run_seconds
-from proc import Process
+from proc import Process, free_ports
 from wait import wait_for
 
 WAYS = ("raw", "ceiling", "qrdp")
@@ -292,16 +291,6 @@ class Rig:
             if "usb_latency_us" in client:
                 return {way: dict(client["usb_latency_us"][way]["buckets"]) for way in ("out", "in")}
         return {"out": {}, "in": {}}
-
-
-def free_ports(n):
-    sockets = [socket.socket() for _ in range(n)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 class Run:
