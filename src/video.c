@@ -1,8 +1,9 @@
 /*
  * Theory of operation. The module says which kinds of codec it knows, best first; the trial says
  * which of them work and what they cost. A stream gets the first kind that works and whose cost for
- * its size keeps to FRAME_BUDGET_US, else the cheapest. A kind that fails later is not used again
- * by anybody: the next stream gets the next kind, and in the end there is none.
+ * its size keeps to FRAME_BUDGET_US, else the cheapest. A kind that refuses a size leaves that one
+ * to the next. A kind that fails later is not used again by anybody: the next stream gets the next
+ * kind, and in the end there is none.
  *
  * The planes live as long as the encoder, so only what changed is converted. The client is told to
  * paint that only; its decoder has all of the picture.
@@ -146,13 +147,14 @@ static uint32_t up16(uint32_t n)
     return (n + 15) & ~15u;
 }
 
-/* The kind for pictures of that many pixels, -1: none. */
-static int choose_kind(double pixels)
+/* The kind for pictures of that many pixels, -1: none. @refused: a bit for each that does not
+ * want to. */
+static int choose_kind(double pixels, uint32_t refused)
 {
     int cheapest = -1;
 
     for (unsigned i = 0; backend && i < backend->n_kinds; i++) {
-        if (!trials[i].works || g_atomic_int_get(&failed[i]))
+        if (!trials[i].works || g_atomic_int_get(&failed[i]) || refused & 1u << i)
             continue;
         if (trials[i].cpu_us_per_kpixel * pixels / 1000 <= FRAME_BUDGET_US)
             return (int)i;
@@ -172,11 +174,12 @@ VideoEncoder *video_encoder_new(uint32_t width, uint32_t height)
 {
     uint32_t w = up16(width), h = up16(height);
     char why[128] = "";
+    uint32_t refused = 0;
     int kind;
 
     if (width < 1 || height < 1 || width > VIDEO_MAX_SIDE || height > VIDEO_MAX_SIDE)
         return NULL;
-    while ((kind = choose_kind((double)w * h)) >= 0) {
+    while ((kind = choose_kind((double)w * h, refused)) >= 0) {
         VideoCodec *codec = backend->open((unsigned)kind, w, h, VIDEO_GOOD_QP, why, sizeof(why));
         if (codec) {
             VideoEncoder *encoder = g_new0(VideoEncoder, 1);
@@ -189,7 +192,9 @@ VideoEncoder *video_encoder_new(uint32_t width, uint32_t height)
             log_debug(SUBJECT, "%ux%u with %s", width, height, backend->kinds[kind].name);
             return encoder;
         }
-        give_up_kind((unsigned)kind, why);
+        /* GPUs have least sizes of their own: it may well work for the next */
+        log_debug(SUBJECT, "%ux%u not with %s: %s", width, height, backend->kinds[kind].name, why);
+        refused |= 1u << kind;
     }
     return NULL;
 }

@@ -4,7 +4,8 @@
  *
  *      none    no kind works
  *      abi     it belongs to another version
- *      (else)  five broken kinds, one that breaks at its 8th picture, a good one
+ *      (else)  five broken kinds, one that breaks at its 8th picture and takes no
+ *              small ones, a good one
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +29,10 @@ static VideoCodec *fake_open(unsigned kind, uint32_t width, uint32_t height, dou
 
     if (kind == ABSENT || (mode && strcmp(mode, "none") == 0)) {
         snprintf(why, why_size, "not there");
+        return NULL;
+    }
+    if (kind == BREAKS && width < 32) {
+        snprintf(why, why_size, "too small");
         return NULL;
     }
     VideoCodec *codec = calloc(1, sizeof(*codec));
