@@ -36,6 +36,7 @@
 #define TABLE_BITS 13u
 #define TABLE_SIZE (1u << TABLE_BITS)
 #define MAX_FEATURES (TABLE_SIZE / 2)
+#define MAX_PROBES 32u
 #define VOTE_BITS 10u
 #define VOTE_SIZE (1u << VOTE_BITS)
 #define ANCHOR_BITS 4u /* one in 16 of the positions where the colour changes is an anchor */
@@ -104,19 +105,25 @@ static uint32_t feature_hash(const uint8_t *p)
     return (uint32_t)h | 1u;
 }
 
+/* Where @hash is or may go; NULL: too many others are there, as a guest may want it. */
 static Feature *feature_slot(Motion *motion, uint32_t hash)
 {
     uint32_t at = hash >> (32 - TABLE_BITS);
 
-    while (motion->features[at].hash != 0 && motion->features[at].hash != hash)
-        at = (at + 1) & (TABLE_SIZE - 1);
-    return &motion->features[at];
+    for (unsigned probes = 0; probes < MAX_PROBES; probes++, at = (at + 1) & (TABLE_SIZE - 1)) {
+        Feature *feature = &motion->features[at];
+        if (feature->hash == 0 || feature->hash == hash)
+            return feature;
+    }
+    return NULL;
 }
 
 static void add_feature(Motion *motion, uint32_t hash, int32_t x, int32_t y)
 {
     Feature *slot = feature_slot(motion, hash);
 
+    if (!slot)
+        return;
     if (slot->hash == hash) {
         slot->twice = true;
         return;
@@ -202,7 +209,7 @@ static void vote(Motion *motion, int32_t dx, int32_t dy)
 {
     uint32_t at = ((uint32_t)dx * 0x9E3779B1u ^ (uint32_t)dy * 0x85EBCA77u) >> (32 - VOTE_BITS);
 
-    for (unsigned probes = 0; probes < 16; probes++, at = (at + 1) & (VOTE_SIZE - 1)) {
+    for (unsigned probes = 0; probes < MAX_PROBES; probes++, at = (at + 1) & (VOTE_SIZE - 1)) {
         Vote *v = &motion->votes[at];
         if (v->count == 0)
             *v = (Vote){.dx = dx, .dy = dy};
@@ -232,7 +239,8 @@ static void collect_votes(Motion *motion, const Mirror *mirror)
                 continue;
             const uint32_t hash = feature_hash(row + x * 4);
             const Feature *feature = feature_slot(motion, hash);
-            if (feature->hash == hash && !feature->twice && (feature->x != x || feature->y != y))
+            if (feature && feature->hash == hash && !feature->twice &&
+                (feature->x != x || feature->y != y))
                 vote(motion, feature->x - x, feature->y - y);
         }
     }
