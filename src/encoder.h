@@ -56,7 +56,8 @@ typedef struct EncodedFrame {
     uint16_t surface;       /* GFX: that the PDUs are for */
     Writer bytes;           /* GFX: whole PDUs; else the parts' data */
     unsigned clear_streams; /* GFX: ClearCodec streams in .bytes */
-    bool lossy;             /* GFX: something is shown that is not exact */
+    bool lossy;             /* GFX: something is shown that is not exact, */
+    bool rests;             /* not all of it because of the film that plays */
     uint32_t film_bytes;    /* GFX: of a film's picture */
     const char *film_codec; /* GFX: that it was coded with; static */
     GArray *parts;          /* of EncodedPart, legacy paths; else NULL */

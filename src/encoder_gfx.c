@@ -236,6 +236,12 @@ static bool refine(Encoder *encoder, EncodedFrame *encoded)
     return ok;
 }
 
+/* @film begins at a cell, or there is none. */
+static uint32_t cells_of(const Rect *film)
+{
+    return ((uint32_t)film->w + CELL - 1) / CELL * (((uint32_t)film->h + CELL - 1) / CELL);
+}
+
 bool encoder_gfx_encode(Encoder *encoder, EncodedFrame *encoded)
 {
     GfxState *gfx = &encoder->gfx;
@@ -265,5 +271,6 @@ bool encoder_gfx_encode(Encoder *encoder, EncodedFrame *encoded)
     bool ok = paint_changes(encoder, encoded) && refine(encoder, encoded);
     mirror_settle(&gfx->mirror, now_ms);
     encoded->lossy = gfx->mirror.n_lossy > 0;
+    encoded->rests = gfx->mirror.n_lossy > cells_of(&gfx->film);
     return ok;
 }

@@ -133,7 +133,7 @@ static void go_legacy(PeerDisplay *d)
     const char *why = "";
 
     forget_encoder(d);
-    d->decide_by = INT64_MAX;
+    d->decide_by = d->refine_at = INT64_MAX;
     d->path = PATH_LEGACY;
     if (!legacy_init(&d->legacy, d->context, &why)) {
         fail(d, why);
@@ -294,6 +294,8 @@ static void pump(PeerDisplay *d)
 {
     if (d->damage && !d->asked && !d->job && d->activated && !d->suppressed && !d->broken &&
         slot_free(d)) {
+        if (g_get_monotonic_time() >= d->refine_at) /* what rests does not wait for what goes on */
+            d->callbacks->invalidate(d->user, NULL);
         d->damage = false;
         d->asked = true;
         d->callbacks->want_frame(d->user);
@@ -402,7 +404,8 @@ static bool send_frame(PeerDisplay *d, EncodedFrame *encoded)
     return true;
 }
 
-/* A film goes on, or has left something behind: all of it, or what one frame did not take. */
+/* A film goes on, and nothing is left of another; or it has left something behind: all of it, or
+ * what one frame did not take. */
 static void plan_refinement(PeerDisplay *d, const EncodedFrame *encoded)
 {
     int64_t now = g_get_monotonic_time();
@@ -413,7 +416,7 @@ static void plan_refinement(PeerDisplay *d, const EncodedFrame *encoded)
     }
     if (!encoded->lossy)
         d->refine_at = INT64_MAX;
-    else if (encoded->film_bytes > 0 || d->refine_at == INT64_MAX)
+    else if ((encoded->film_bytes > 0 && !encoded->rests) || d->refine_at == INT64_MAX)
         d->refine_at = now + FILM_REST_US;
 }
 

@@ -125,7 +125,7 @@ static void assert_shown_outside(const Session *s, const Rect *except)
 typedef struct Shown {
     size_t bytes;
     uint32_t film_bytes;
-    bool lossy;
+    bool lossy, rests;
 } Shown;
 
 static Shown show_frame(Session *s)
@@ -136,7 +136,7 @@ static Shown show_frame(Session *s)
     g_assert_nonnull(encoded);
     gfx_player_play(s->player, encoded->bytes.data, encoded->bytes.len,
                     MAX(ENCODER_MAX_PDU, encoded->film_bytes + 100));
-    Shown shown = {encoded->bytes.len, encoded->film_bytes, encoded->lossy};
+    Shown shown = {encoded->bytes.len, encoded->film_bytes, encoded->lossy, encoded->rests};
     encoded_frame_free(encoded);
     frame_unref(frame);
     s->now_ms += STEP_MS;
@@ -460,7 +460,9 @@ static void refine(Session *s)
     s->now_ms += 300;
     while (lossy) {
         s->first = true; /* all tiles */
-        lossy = show_frame(s).lossy;
+        Shown shown = show_frame(s);
+        lossy = shown.lossy;
+        g_assert_cmpint(shown.rests, ==, lossy);
         g_assert_cmpuint(++frames, <, 10);
     }
     s->first = true;
@@ -473,7 +475,7 @@ static void check_film(FilmCodec codec)
     VideoScene *scene = video_scene_new((uint32_t)film.w, (uint32_t)film.h, 2);
     /* the film's cells: what it may touch */
     const Rect around = {192, 96, 336, 208};
-    unsigned coded = 0;
+    unsigned coded = 0, resting = 0;
     double worst = 99;
 
     page(s, 0);
@@ -487,11 +489,14 @@ static void check_film(FilmCodec codec)
             assert_shown_outside(s, &(Rect){0});
             continue;
         }
+        resting += shown.rests; /* what a smaller film left that came before */
         coded += shown.film_bytes > 0;
         worst = MIN(worst, film_psnr(s));
     }
-    g_test_message("%u of 60 pictures as video, at worst %.1f dB", coded, worst);
+    g_test_message("%u of 60 pictures as video, %u beside a rest, at worst %.1f dB", coded, resting,
+                   worst);
     g_assert_cmpuint(coded, >=, 50);
+    g_assert_cmpuint(resting, <, 10);
     g_assert_cmpfloat(worst, >, 28);
     refine(s);
 
