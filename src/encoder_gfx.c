@@ -242,6 +242,22 @@ static uint32_t cells_of(const Rect *film)
     return ((uint32_t)film->w + CELL - 1) / CELL * (((uint32_t)film->h + CELL - 1) / CELL);
 }
 
+/* Whether what differs is the film that plays, and hardly anything else: nothing will be found to
+ * have moved then, and looking for it costs as much as the rest. */
+static bool film_is_all(const GfxState *gfx)
+{
+    const Mirror *mirror = &gfx->mirror;
+    const int32_t cell = (int32_t)CELL;
+    uint32_t inside = 0;
+
+    for (int32_t y = gfx->film.y; y < gfx->film.y + gfx->film.h; y += cell) {
+        for (int32_t x = gfx->film.x; x < gfx->film.x + gfx->film.w; x += cell)
+            inside +=
+                mirror->boxes[(size_t)(y / cell) * mirror->columns + (size_t)(x / cell)].x1 > 0;
+    }
+    return inside > 0 && (mirror->differing - inside) * 8 < inside;
+}
+
 bool encoder_gfx_encode(Encoder *encoder, EncodedFrame *encoded)
 {
     GfxState *gfx = &encoder->gfx;
@@ -253,7 +269,7 @@ bool encoder_gfx_encode(Encoder *encoder, EncodedFrame *encoded)
     if (frame->blank)
         return encode_blank(encoded, &gfx->mirror);
     mirror_compare(&gfx->mirror, frame);
-    unsigned n_moves = motion_find(gfx->motion, &gfx->mirror, frame, moves);
+    unsigned n_moves = film_is_all(gfx) ? 0 : motion_find(gfx->motion, &gfx->mirror, frame, moves);
     mark_moved(gfx, moves, n_moves);
 
     g_array_set_size(gfx->copies, 0);
