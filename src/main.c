@@ -244,7 +244,11 @@ static void allow_gpu(void)
 
 static void confine(App *app)
 {
-    video_load(is_confined(app)); /* first: it opens what later cannot be opened */
+    /* first: it opens what later cannot be opened */
+    if (app->config->mode == CONFIG_BUS)
+        video_open(); /* libvirt waits for our name on the bus */
+    else
+        video_load(is_confined(app));
     if (!is_confined(app)) {
         app->config->host_usb = true;
         sandbox_off(app->config->sandbox ? "this build has sanitizers in it" : "--sandbox=off");
@@ -523,6 +527,8 @@ static int serve(Config *config)
     g_unix_signal_add(SIGHUP, on_signal, &app);
     sigprocmask(SIG_UNBLOCK, &stops, NULL);
     if (started) {
+        if (config->mode == CONFIG_BUS)
+            video_try_later();
         g_main_loop_run(app.loop);
     } else {
         fprintf(stderr, "qrdp: %s\n", error->message);
@@ -530,6 +536,7 @@ static int serve(Config *config)
         if (app.bus)
             tell_failure(&app, error->message);
     }
+    video_finish();
     app_clear(&app);
     return app.status;
 }

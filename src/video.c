@@ -23,15 +23,18 @@
 
 #define SUBJECT "H.264"
 #define MODULE "qrdp-h264.so"
+#define NO_CODEC "none (no encoder works: install libx264 and a libavcodec that uses it)"
 /* Processor time of a picture that is well spent on a better one. In the trial: its picture takes
- * 1.6 times what textured video does. 12 ms keep a full screen of 1280x800 below what SPICE takes for
- * its JPEGs there (./dev bench display, cpu.fullvideo 0.93; with twice as much it was 1.16). */
+ * 1.6 times what textured video does. 12 ms keep a full screen of 1280x800 below what SPICE takes
+ * for its JPEGs there (./dev bench display, cpu.fullvideo 0.93; with twice as much it was 1.16). */
 #define FRAME_BUDGET_US 12000.0
 
-static const VideoBackend *backend; /* NULL: none; with all below constant once loaded */
-static VideoTrial trials[VIDEO_MAX_CODECS];
-static gint failed[VIDEO_MAX_CODECS]; /* atomic */
+static const VideoBackend *backend;         /* NULL: none; constant once opened */
+static VideoTrial trials[VIDEO_MAX_CODECS]; /* with .text constant once .ready */
 static char *text;
+static gint ready;                    /* atomic: a codec works */
+static gint failed[VIDEO_MAX_CODECS]; /* atomic */
+static GThread *trying;
 
 struct VideoEncoder {
     unsigned kind;
@@ -98,30 +101,62 @@ static void describe(void)
     text = g_string_free(found, FALSE);
 }
 
-void video_load(bool sandbox)
+void video_open(void)
 {
     g_autofree char *why = NULL;
 
-    g_return_if_fail(!text);
+    g_return_if_fail(!text && !backend);
     backend = find_backend(&why);
-    if (backend) {
-        video_trial(backend, sandbox, trials);
-        describe();
-        if (!*text) {
-            backend = NULL;
-            why = g_strdup("no encoder works: install libx264 and a libavcodec that uses it");
-        }
-    }
     if (!backend) {
-        g_free(text);
         text = g_strdup_printf("none (%s)", why);
+        log_info(SUBJECT, "%s", text);
     }
-    log_info(SUBJECT, "%s", text);
+}
+
+static void try_codecs(bool sandbox)
+{
+    if (!backend)
+        return;
+    video_trial(backend, sandbox, trials);
+    describe();
+    log_info(SUBJECT, "%s", *text ? text : NO_CODEC);
+    if (*text)
+        g_atomic_int_set(&ready, 1);
+}
+
+static gpointer try_codecs_confined(gpointer unused)
+{
+    (void)unused;
+    try_codecs(true);
+    return NULL;
+}
+
+void video_load(bool sandbox)
+{
+    video_open();
+    try_codecs(sandbox);
+}
+
+void video_try_later(void)
+{
+    g_return_if_fail(!trying);
+    trying = g_thread_new("video", try_codecs_confined, NULL);
+}
+
+void video_finish(void)
+{
+    if (trying)
+        g_thread_join(g_steal_pointer(&trying));
+}
+
+static bool loaded(void)
+{
+    return g_atomic_int_get(&ready) != 0;
 }
 
 bool video_available(void)
 {
-    for (unsigned i = 0; backend && i < backend->n_kinds; i++)
+    for (unsigned i = 0; loaded() && i < backend->n_kinds; i++)
         if (trials[i].works && !g_atomic_int_get(&failed[i]))
             return true;
     return false;
@@ -129,7 +164,7 @@ bool video_available(void)
 
 bool video_needs_gpu(void)
 {
-    for (unsigned i = 0; backend && i < backend->n_kinds; i++)
+    for (unsigned i = 0; loaded() && i < backend->n_kinds; i++)
         if (trials[i].works && backend->kinds[i].gpu)
             return true;
     return false;
@@ -137,7 +172,9 @@ bool video_needs_gpu(void)
 
 const char *video_text(void)
 {
-    return text ? text : "none";
+    if (!backend)
+        return text ? text : "none";
+    return loaded() ? text : NO_CODEC;
 }
 
 /* --- one stream --- */
@@ -153,7 +190,7 @@ static int choose_kind(double pixels, uint32_t refused)
 {
     int cheapest = -1;
 
-    for (unsigned i = 0; backend && i < backend->n_kinds; i++) {
+    for (unsigned i = 0; loaded() && i < backend->n_kinds; i++) {
         if (!trials[i].works || g_atomic_int_get(&failed[i]) || refused & 1u << i)
             continue;
         if (trials[i].cpu_us_per_kpixel * pixels / 1000 <= FRAME_BUDGET_US)

@@ -30,6 +30,13 @@
 /** Loads the module and tries its codecs, which takes some tenths of a second; logs what was found,
  * or what to install. @sandbox: the process will be confined. Call once. */
 void video_load(bool sandbox);
+/** The same in two steps, for who must not be late: loads the module, before the process is
+ * confined, and tries the codecs afterwards on a thread of its own. A GPU is out of reach then.
+ * Until they are tried there is no codec. */
+void video_open(void);
+void video_try_later(void);
+/** Waits for that thread. */
+void video_finish(void);
 /** There is a codec. */
 bool video_available(void);
 /** A codec in use opens device nodes below /dev/dri and gives them ioctls: the sandbox must know.

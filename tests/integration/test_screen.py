@@ -81,11 +81,12 @@ class Scenes:
                  "the guest to draw while nobody looks")
         self.vm.agent.animate_stop()
         self.vm.agent.pattern("gradient", 9)
+        self.assertLessEqual(self.frames() - frames, 1) # one may have been under way
         client.display.tool("xdotool", "windowmap", client.window)
         self.settle(client)
         wait_for(lambda: "paused" not in self.server.status_text(), 10,
                  "the client to want output again")
-        self.assertIn(self.frames() - frames, range(1, 5))
+        self.assertGreater(self.frames(), frames)
 
     def test_memory_path(self):
         """Which of the two ways from QEMU this class tests."""
