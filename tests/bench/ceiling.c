@@ -70,6 +70,9 @@ __typeof__(slot_new) __wrap_slot_new, __real_slot_new;
 __typeof__(slot_free) __wrap_slot_free, __real_slot_free;
 __typeof__(slot_id) __wrap_slot_id, __real_slot_id;
 __typeof__(slot_kick) __wrap_slot_kick, __real_slot_kick;
+__typeof__(slot_device) __wrap_slot_device, __real_slot_device;
+__typeof__(usb_device_sent) __wrap_usb_device_sent, __real_usb_device_sent;
+__typeof__(usb_device_stats) __wrap_usb_device_stats, __real_usb_device_stats;
 
 static bool is_ceiling(const Slot *slot)
 {
@@ -529,4 +532,29 @@ void __wrap_slot_kick(Slot *slot)
 {
     if (!is_ceiling(slot))
         __real_slot_kick(slot);
+}
+
+/* There is no UsbDevice: the pointer only says whose it would be. */
+UsbDevice *__wrap_slot_device(Slot *slot)
+{
+    return is_ceiling(slot) ? (UsbDevice *)(void *)slot : __real_slot_device(slot);
+}
+
+static bool of_ceiling(const UsbDevice *device)
+{
+    return is_ceiling((const Slot *)(const void *)device);
+}
+
+void __wrap_usb_device_sent(UsbDevice *device)
+{
+    if (!of_ceiling(device))
+        __real_usb_device_sent(device);
+}
+
+void __wrap_usb_device_stats(const UsbDevice *device, UsbDeviceStats *stats)
+{
+    if (of_ceiling(device))
+        *stats = (UsbDeviceStats){0};
+    else
+        __real_usb_device_stats(device, stats);
 }
