@@ -14,7 +14,7 @@
 /* FreeRDP 3.33 deprecates planar_decompress() for one that 3.10 does not have. */
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 
-#define MAX_SIDE 8192u
+#define MAX_SIDE 2048u /* the planar decoder takes memory for all of it */
 
 typedef struct Surface {
     uint32_t width, height;
