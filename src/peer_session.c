@@ -452,6 +452,18 @@ static void install_callbacks(Peer *peer)
     update->RefreshRect = on_refresh_rect;
 }
 
+/* One at a time: FreeRDP makes its kind of BIO ("SimpleSocket", libfreerdp/core/tcp.c) when it is
+ * first needed, without a lock, and of two threads that do so one leaks what it made. */
+static bool new_context(freerdp_peer *client)
+{
+    static GMutex lock;
+
+    g_mutex_lock(&lock);
+    bool ok = freerdp_peer_context_new(client);
+    g_mutex_unlock(&lock);
+    return ok;
+}
+
 static bool open_client(Peer *peer)
 {
     peer->client = freerdp_peer_new(peer->fd);
@@ -461,7 +473,7 @@ static bool open_client(Peer *peer)
     }
     peer->client->ContextSize = sizeof(PeerContext);
     peer->client->ContextNew = on_context_new;
-    if (!freerdp_peer_context_new(peer->client))
+    if (!new_context(peer->client))
         return false;
     ((PeerContext *)peer->client->context)->peer = peer;
     if (!peer_apply_settings(peer))
