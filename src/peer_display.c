@@ -22,6 +22,7 @@
 #include "log.h"
 #include "peer_cursor.h"
 #include "peer_display_priv.h"
+#include "size_echo.h"
 
 /* From activation until drdynvc and GFX must have come up; gfx.c has its own ten seconds. */
 #define DECIDE_US 12000000
@@ -32,7 +33,6 @@
  */
 #define FILM_MIN_BYTES 8192u
 #define FILM_MAX_BYTES (192u * 1024u)
-#define ECHO_US 2000000 /* a client answers a mode switch with its new window size */
 
 typedef enum DisplayPath { PATH_UNDECIDED, PATH_GFX, PATH_LEGACY } DisplayPath;
 
@@ -64,7 +64,8 @@ struct PeerDisplay {
     bool stale;             /* what the job makes is for a surface that is given up */
     uint32_t width, height; /* of the surface, or of the legacy desktop */
     bool refining;          /* the frame asked for is to be lossless */
-    int64_t resized_us;
+    int64_t resized_us;     /* legacy: when the desktop was given its size */
+    SizeEcho size_echo;
     uint64_t film_pictures;
     const char *film;  /* codec of the last one */
     int64_t refine_at; /* GFX: what is shown with loss is due; INT64_MAX: nothing is */
@@ -83,6 +84,7 @@ struct PeerDisplay {
 static void pump(PeerDisplay *d);
 static bool slot_free(PeerDisplay *d);
 static void show_cursor(PeerDisplay *d);
+static void arm(PeerDisplay *d);
 
 static uint64_t monotonic_us(void)
 {
@@ -189,17 +191,20 @@ static bool wants_gfx(const PeerDisplay *d)
            freerdp_settings_get_uint32(d->context->settings, FreeRDP_ColorDepth) == 32;
 }
 
+static void wish(PeerDisplay *d, const DispLayout *layout)
+{
+    log_debug(d->subject, "the client's window is %ux%u now", layout->width, layout->height);
+    d->callbacks->ui_size(d->user, layout->width, layout->height, layout->width_mm,
+                          layout->height_mm);
+}
+
 static void on_resized(void *user, const DispLayout *layout)
 {
     PeerDisplay *d = user;
-    int64_t now = g_get_monotonic_time();
 
-    /* xfreerdp fits its window to the picture and then reports that size as if its user had asked
-     * for it. Passed on, the echo of the size at connection would undo the wish sent with it. */
-    if (now - d->resized_us < ECHO_US && layout->width == d->width && layout->height == d->height)
-        return;
-    d->callbacks->ui_size(d->user, layout->width, layout->height, layout->width_mm,
-                          layout->height_mm);
+    if (size_echo_report(&d->size_echo, layout, g_get_monotonic_time()))
+        wish(d, layout);
+    arm(d);
 }
 
 uint64_t peer_display_waiting_since(const PeerDisplay *display)
@@ -234,7 +239,7 @@ static int64_t next_due(PeerDisplay *d)
         due = MIN(due, d->refine_at);
     if (d->cursor_waits && d->activated)
         due = MIN(due, now + LEGACY_POLL_US);
-    return due;
+    return MIN(due, size_echo_due(&d->size_echo));
 }
 
 static void arm(PeerDisplay *d)
@@ -248,6 +253,7 @@ static gboolean on_tick(GSource *source, GSourceFunc func, gpointer user)
 {
     PeerDisplay *d = ((TickSource *)source)->display;
     int64_t now = g_get_monotonic_time();
+    DispLayout layout;
 
     (void)func;
     (void)user;
@@ -260,6 +266,8 @@ static gboolean on_tick(GSource *source, GSourceFunc func, gpointer user)
     }
     if (d->gfx && (uint64_t)now >= gfx_deadline(d->gfx))
         gfx_tick(d->gfx);
+    if (size_echo_take(&d->size_echo, now, &layout))
+        wish(d, &layout);
     if (d->cursor_waits)
         show_cursor(d);
     if (may_refine(d) && now >= d->refine_at)
@@ -357,7 +365,7 @@ static bool fit(PeerDisplay *d, const Frame *frame)
             encoder_restart(d->encoder, NULL);
         d->width = frame->width;
         d->height = frame->height;
-        d->resized_us = g_get_monotonic_time();
+        size_echo_shown(&d->size_echo, d->width, d->height, g_get_monotonic_time());
         if (!covers_all(frame))
             show_everything(d);
         return true;
@@ -377,6 +385,7 @@ static bool fit(PeerDisplay *d, const Frame *frame)
     d->resized_us = now;
     d->width = frame->width;
     d->height = frame->height;
+    size_echo_shown(&d->size_echo, d->width, d->height, now);
     legacy_reset(&d->legacy, d->width, d->height);
     d->activated = false;
     if (!reactivate(d, frame->width, frame->height))
