@@ -25,6 +25,7 @@ import qemu
 import qrdp
 import rig
 import standin
+import stock
 import xclient
 from figures import figure, percentile, progress, run_seconds
 from proc import Process, free_ports
@@ -35,6 +36,7 @@ WAYS = ("raw", "ceiling", "qrdp")
 BASE = {"qrdp": 0x0000, "ceiling": 0x1000, "raw": 0x2000}
 DEVICES = {"high": ("stick", 0x001), "super": ("stick", 0x101), "keyboard": ("keyboard", 0x002),
            "loop": ("loop", 0x003)}
+TREES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "build-clients")
 STICK_MB = 64
 HIGH, SUPER = 120 << 10, 1 << 20     # what Linux asks of a high- and of a super-speed stick at once
 SEQUENTIAL = {                       # figure: (device, direction, bytes per command)
@@ -147,11 +149,9 @@ class Rig:
         self.usb = standin.Standin(self.directory, specs, trace="/dev/null")
         self.stack.callback(self.usb.close)
         progress("starting the client")
-        if program:
-            xclient.XFREERDP = program
         client = xclient.Client(display, self.directory, self.network["rdp"].address,
                                 *self.server.credentials, args=["/usb:id:" + "#".join(ids)],
-                                env=self.usb.env)
+                                env=self.usb.env, program=program)
         self.stack.callback(client.stop)
         client.connect(60)
         self.usb.wait_ready()
@@ -501,7 +501,8 @@ class Run:
 def parse(arguments):
     parser = argparse.ArgumentParser(prog="./dev bench usb", description="Measures USB; see docs/benchmarks.md.")
     parser.add_argument("--short", action="store_true", help="a few minutes: fewer repetitions, RTT 0 and 20")
-    parser.add_argument("--client", metavar="PROGRAM", help="another xfreerdp3")
+    parser.add_argument("--client", metavar="CLIENT", help="another xfreerdp3: a program, or 2.11, 3.10, 3.15 "
+                        "or 3.33 for one of ./dev test-clients")
     parser.add_argument("words", nargs="*", metavar="WORD",
                         help="only these: rttMS, video, novideo, " + ", ".join(FIGURES))
     options = parser.parse_args(arguments)
@@ -515,11 +516,19 @@ def parse(arguments):
     return options
 
 
+def client_program(word):
+    """What --client names, as a Program; None: the machine's own."""
+    if not word:
+        return None
+    known = {client.name: client.program for client in stock.clients(TREES)}
+    return known.get(word) or xclient.Program([word])
+
+
 def measure(directory, arguments):
     options = parse(arguments)
     beside = os.path.dirname(os.path.dirname(os.path.abspath(qrdp.binary())))
     os.environ.setdefault("QRDP_STANDIN", os.path.join(beside, "tests", "standin", "libqrdp-standin.so"))
     os.environ.setdefault("QRDP_DELAY_PROXY", os.path.join(beside, "tests", "lib", "delay-proxy"))
     os.environ["QRDP_BINARY"] = os.path.join(beside, "tests", "bench", "qrdp-bench")
-    with contextlib.ExitStack() as stack:
-        Run(Rig(directory, stack, options.client), options).everything()
+    with contextlib.ExitStack() as exits:
+        Run(Rig(directory, exits, client_program(options.client)), options).everything()

@@ -16,20 +16,6 @@ from test_resize import STEADY
 from test_stick import KEYBOARD, LOOP, STICK
 from test_stick_failure import READ, WRITE, FailureRig
 from wait import wait_for
-from xclient import Program
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-class Stock:
-    """A client in its tree: name, tree, program, and why it cannot do some of the features."""
-
-    def __init__(self, name, tree, program="xfreerdp3", cannot=None):
-        self.name, self.cannot = name, cannot or {}
-        directories = sorted({os.path.realpath(d) for d in (
-            tempfile.gettempdir(), os.path.dirname(standin.library()))})
-        self.program = Program([os.path.join(HERE, "enter.sh"), tree] + directories + ["--", program],
-                               freerdp2=program == "xfreerdp")
 
 
 class Features(FailureRig):

@@ -17,16 +17,7 @@ sys.path[:0] = [os.path.join(HERE, "..", "lib", "py"), os.path.join(HERE, "..", 
 import features  # noqa: E402
 import rig  # noqa: E402
 import run  # noqa: E402
-
-
-def clients(trees):
-    tree = lambda name: os.path.join(os.path.abspath(trees), name)
-    return [
-        features.Stock("2.11", tree("debian12"), "xfreerdp"),
-        features.Stock("3.10", tree("debian12")),
-        features.Stock("3.15", tree("debian13")),
-        features.Stock("3.33", tree("debian13-backports")),
-    ]
+from stock import clients  # noqa: E402
 
 
 def rows():
