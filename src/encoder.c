@@ -58,7 +58,6 @@ void encoder_free(Encoder *encoder)
         return;
     freerdp_bitmap_planar_context_free(encoder->planar);
     freerdp_bitmap_planar_context_free(encoder->planar_raw);
-    bitmap_interleaved_context_free(encoder->interleaved);
     rfx_context_free(encoder->rfx);
     nsc_context_free(encoder->nsc);
     encoder_gfx_clear(encoder);

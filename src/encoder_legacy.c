@@ -3,9 +3,9 @@
  * the whole list of rectangles into messages of bounded size; its tiles are 64x64 on the grid that
  * our rectangles lie on. NSCodec codes runs of tiles small enough for one update. Bitmaps are
  * single tiles (half ones where a client cannot take more), planar at 32 bits per pixel (lossless)
- * and interleaved run lengths below; their widths must be multiples of four, so tiles at the right
- * edge are padded by repeating the last pixel, which the destination rectangle hides. Rows go
- * bottom-up.
+ * and interleaved run lengths (interleaved.c) below; their widths must be multiples of four, so
+ * tiles at the right edge are padded by repeating the last pixel, which the destination rectangle
+ * hides. Rows go bottom-up.
  *
  * A blank frame is always bitmaps of black: cheap, exact, and the codecs need no picture for it.
  */
@@ -14,29 +14,25 @@
 #include <string.h>
 #include <winpr/stream.h>
 
+#include "interleaved.h"
+
 /* NSCodec: 1 loses one bit of chroma, the least there is; subsampling would lose more. */
 #define NSC_LOSS 1
 #define NSC_MAX_TILES 8
 /* RemoteFX: a tile is at most 12 KiB, of text some 3 KiB. */
 #define RFX_TYPICAL_TILE 3072u
 
-static unsigned bytes_per_pixel(unsigned bpp)
-{
-    return (bpp + 7) / 8;
-}
-
 bool encoder_legacy_init(Encoder *encoder)
 {
     const EncoderParams *p = &encoder->params;
     DWORD planar = PLANAR_FORMAT_HEADER_RLE | (p->skip_alpha ? PLANAR_FORMAT_HEADER_NA : 0);
 
-    encoder->scratch = g_malloc(2 * TILE * TILE * 4);
-    if (p->bpp == 32)
+    encoder->scratch = g_malloc(TILE * TILE * 4);
+    if (p->bpp == 32) {
         encoder->planar = freerdp_bitmap_planar_context_new(planar, TILE, TILE);
-    else
-        encoder->interleaved = bitmap_interleaved_context_new(TRUE);
-    if (!encoder->planar && !encoder->interleaved)
-        return false;
+        if (!encoder->planar)
+            return false;
+    }
     if (p->path == ENCODER_RFX) {
         encoder->rfx = rfx_context_new_ex(TRUE, THREADING_FLAGS_DISABLE_THREADS);
         if (!encoder->rfx || !rfx_context_set_mode(encoder->rfx, (RLGR_MODE)p->rlgr_mode))
@@ -101,32 +97,35 @@ static void add_raw(EncodedFrame *encoded, const Rect *tile, const uint8_t *data
     g_array_append_val(encoded->parts, part);
 }
 
-static bool add_bitmap(Encoder *encoder, EncodedFrame *encoded, const Rect *tile)
+static void add_interleaved(EncodedFrame *encoded, const Rect *tile, const uint8_t *data,
+                            uint32_t width, uint32_t stride, unsigned bpp)
 {
-    uint8_t *copy = encoder->scratch, *out = copy + TILE * TILE * 4;
-    uint32_t width, stride, h = (uint32_t)tile->h;
-    const uint8_t *data = padded(encoded->frame, tile, copy, &width, &stride);
-    uint32_t len = TILE * TILE * 4;
+    EncodedPart part = {*tile, width, (uint32_t)tile->h, true, encoded->bytes.len, 0};
 
-    if (encoder->planar) {
-        uint8_t *made = freerdp_bitmap_compress_planar(encoder->planar, data, PIXEL_FORMAT_BGRX32,
-                                                       width, h, stride, NULL, &len);
-        if (made && len < width * h * 4)
-            add_part(encoded, tile, width, h, true, made, len);
-        else
-            add_raw(encoded, tile, data, width, stride);
-        free(made);
-        return true;
-    }
-    if (!interleaved_compress(encoder->interleaved, out, &len, width, h, data, PIXEL_FORMAT_BGRX32,
-                              stride, 0, 0, NULL, encoder->params.bpp))
-        return false;
-    g_assert(len <= width * h * (bytes_per_pixel(encoder->params.bpp) + 1) + 64);
-    add_part(encoded, tile, width, h, true, out, len);
-    return true;
+    interleaved_encode(data, stride, width, (uint32_t)tile->h, bpp, &encoded->bytes);
+    part.len = encoded->bytes.len - part.offset;
+    g_array_append_val(encoded->parts, part);
 }
 
-static bool encode_bitmaps(Encoder *encoder, EncodedFrame *encoded, const Rect *rect)
+static void add_bitmap(Encoder *encoder, EncodedFrame *encoded, const Rect *tile)
+{
+    uint32_t width, stride, h = (uint32_t)tile->h, len = TILE * TILE * 4;
+    const uint8_t *data = padded(encoded->frame, tile, encoder->scratch, &width, &stride);
+
+    if (encoder->params.bpp != 32) {
+        add_interleaved(encoded, tile, data, width, stride, encoder->params.bpp);
+        return;
+    }
+    uint8_t *made = freerdp_bitmap_compress_planar(encoder->planar, data, PIXEL_FORMAT_BGRX32,
+                                                   width, h, stride, NULL, &len);
+    if (made && len < width * h * 4)
+        add_part(encoded, tile, width, h, true, made, len);
+    else
+        add_raw(encoded, tile, data, width, stride);
+    free(made);
+}
+
+static void encode_bitmaps(Encoder *encoder, EncodedFrame *encoded, const Rect *rect)
 {
     const int32_t rows = encoder->params.max_part >= TILE * TILE * 4 + 64 ? TILE : TILE / 2;
 
@@ -135,13 +134,11 @@ static bool encode_bitmaps(Encoder *encoder, EncodedFrame *encoded, const Rect *
         for (int32_t x = rect->x; x < rect->x + rect->w;) {
             int32_t w = MIN((int32_t)TILE - x % (int32_t)TILE, rect->x + rect->w - x);
             Rect tile = {x, y, w, h};
-            if (!add_bitmap(encoder, encoded, &tile))
-                return false;
+            add_bitmap(encoder, encoded, &tile);
             x += w;
         }
         y += h;
     }
-    return true;
 }
 
 /* One message for @rect, or two for its halves if it gets too long. */
@@ -242,7 +239,8 @@ bool encoder_legacy_encode(Encoder *encoder, EncodedFrame *encoded)
     if (frame->blank) {
         Rect all = {0, 0, (int32_t)frame->width, (int32_t)frame->height};
         encoded->path = ENCODER_BITMAP;
-        return encode_bitmaps(encoder, encoded, &all);
+        encode_bitmaps(encoder, encoded, &all);
+        return true;
     }
     if (encoded->path == ENCODER_RFX)
         return frame->n_rects == 0 || encode_rfx(encoder, encoded);
@@ -250,7 +248,7 @@ bool encoder_legacy_encode(Encoder *encoder, EncodedFrame *encoded)
         if (encoded->path == ENCODER_NSC)
             ok = encode_nsc(encoder, encoded, &frame->rects[i]);
         else
-            ok = encode_bitmaps(encoder, encoded, &frame->rects[i]);
+            encode_bitmaps(encoder, encoded, &frame->rects[i]);
     }
     return ok;
 }

@@ -2,7 +2,6 @@
 #ifndef QRDP_ENCODER_PRIV_H
 #define QRDP_ENCODER_PRIV_H
 
-#include <freerdp/codec/interleaved.h>
 #include <freerdp/codec/nsc.h>
 #include <freerdp/codec/planar.h>
 #include <freerdp/codec/rfx.h>
@@ -39,7 +38,6 @@ struct Encoder {
     BITMAP_PLANAR_CONTEXT *planar;     /* run-length coded */
     BITMAP_PLANAR_CONTEXT *planar_raw; /* GFX: for what nothing makes smaller */
     ClearEncoder *clear;               /* GFX */
-    BITMAP_INTERLEAVED_CONTEXT *interleaved;
     RFX_CONTEXT *rfx;
     NSC_CONTEXT *nsc;
     uint32_t rfx_width, rfx_height; /* that rfx was reset for */

@@ -276,8 +276,8 @@ def parse(arguments):
     parser.add_argument("--rtt", type=float, default=0, metavar="MS", help="a longer network, by the delay proxy")
     parser.add_argument("--rate", type=float, default=0, metavar="MBIT", help="a slower one")
     parser.add_argument("--vga", choices=("virtio", "std"), default="virtio", help="the guest's display")
-    parser.add_argument("--rdp", type=several(("no-h264", "no-gfx", "no-rfx", "bpp=16")), default=[],
-                        help="what the RDP viewer cannot do: no-h264, no-gfx, no-rfx, bpp=16")
+    parser.add_argument("--rdp", type=several(("no-h264", "no-gfx", "no-rfx", "bpp=15", "bpp=16", "bpp=24")), default=[],
+                        help="what the RDP viewer cannot do: no-h264, no-gfx, no-rfx; other depths than bpp=N")
     options = parser.parse_args(arguments)
     options.seconds = options.seconds or (3 if options.short else 5)
     options.rounds = options.rounds or (1 if options.short else 2)

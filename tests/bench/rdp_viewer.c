@@ -1,6 +1,8 @@
 /*
- * rdp-viewer HOST PORT USER PASSWORD [no-h264] [no-gfx] [no-rfx] [bpp=16]: a client on FreeRDP's
- * library that decodes into memory, with everything the library can, less what the words say.
+ * rdp-viewer HOST PORT USER PASSWORD [no-h264] [no-gfx] [no-rfx] [bpp=N]: a client on FreeRDP's
+ * library that decodes into memory, with everything the library can, less what the words say. With
+ * bpp=15, 16 or 24 it can do that depth and no other, unlike stock clients, which take 32 bits
+ * where they are offered.
  *
  * FreeRDP's handles are file descriptors below; GLib's loop waits for them. Dynamic channels are
  * processed synchronously, so that a frame is decoded, acknowledged and looked at on this one
@@ -129,6 +131,24 @@ static bool has_word(int argc, char **argv, const char *word)
     return false;
 }
 
+/* The depth asked for, if one is: as a number, and as the only one supported. */
+static bool set_depth(rdpSettings *settings, int argc, char **argv)
+{
+    static const struct {
+        const char *word;
+        UINT32 bits;
+        UINT16 flag;
+    } depths[] = {{"bpp=15", 15, RNS_UD_15BPP_SUPPORT},
+                  {"bpp=16", 16, RNS_UD_16BPP_SUPPORT},
+                  {"bpp=24", 24, RNS_UD_24BPP_SUPPORT}};
+    for (unsigned i = 0; i < ARRAYSIZE(depths); i++)
+        if (has_word(argc, argv, depths[i].word))
+            return freerdp_settings_set_uint32(settings, FreeRDP_ColorDepth, depths[i].bits) &&
+                   freerdp_settings_set_uint16(settings, FreeRDP_SupportedColorDepths,
+                                               depths[i].flag);
+    return freerdp_settings_set_uint32(settings, FreeRDP_ColorDepth, 32);
+}
+
 static bool configure(rdpSettings *settings, int argc, char **argv)
 {
     static const FreeRDP_Settings_Keys_Bool on[] = {FreeRDP_IgnoreCertificate,
@@ -153,8 +173,7 @@ static bool configure(rdpSettings *settings, int argc, char **argv)
            freerdp_settings_set_bool(settings, FreeRDP_RemoteFxCodec, rfx) &&
            freerdp_settings_set_uint32(settings, FreeRDP_ConnectionType,
                                        CONNECTION_TYPE_AUTODETECT) &&
-           freerdp_settings_set_uint32(settings, FreeRDP_ColorDepth,
-                                       has_word(argc, argv, "bpp=16") ? 16 : 32) &&
+           set_depth(settings, argc, argv) &&
            freerdp_settings_set_uint32(settings, FreeRDP_DesktopWidth, 1280) &&
            freerdp_settings_set_uint32(settings, FreeRDP_DesktopHeight, 800) &&
            freerdp_settings_set_string(settings, FreeRDP_ServerHostname, argv[1]) &&
@@ -170,7 +189,7 @@ int main(int argc, char **argv)
                                      .ContextSize = sizeof(rdpClientContext),
                                      .ClientNew = on_client_new};
     if (argc < 5)
-        viewer_fail("rdp-viewer", "HOST PORT USER PASSWORD [no-h264] [no-gfx] [no-rfx] [bpp=16]");
+        viewer_fail("rdp-viewer", "HOST PORT USER PASSWORD [no-h264] [no-gfx] [no-rfx] [bpp=N]");
     if (!freerdp_client_context_new(&entry) || !configure(context->settings, argc, argv) ||
         !freerdp_connect(context->instance))
         viewer_fail("RDP", context ? freerdp_get_last_error_string(freerdp_get_last_error(context))

@@ -6,6 +6,7 @@
  *   reset X Y...          counts anew; codes with the frame's number (tests/guest/scene.c) are there; number=
  *   stat                  updates= frames= bytes=
  *   hash                  hash=, CRC-32 of the picture as packed R, G, B rows
+ *   save FILE             writes the picture as a PPM
  *   watch                 from now on remembers the hash after each update, once at rest for REST_MS
  *   watched               ends that: at=TIME:HASH,...
  *   grab N...             copies the picture when frame N or a later one is there
@@ -132,17 +133,23 @@ static uint32_t read_code(unsigned left, unsigned top)
     return code;
 }
 
+/* A row of the picture as packed R, G, B. */
+static void pack_row(unsigned y, uint8_t *row)
+{
+    const uint8_t *from = pixel(0, y);
+    for (unsigned x = 0; x < width; x++, from += 4) {
+        row[3 * x] = from[2];
+        row[3 * x + 1] = from[1];
+        row[3 * x + 2] = from[0];
+    }
+}
+
 static uint32_t picture_hash(void)
 {
     uint32_t crc = (uint32_t)crc32(0, NULL, 0);
     g_autofree uint8_t *row = g_malloc(3ul * width);
     for (unsigned y = 0; y < height; y++) {
-        const uint8_t *from = pixel(0, y);
-        for (unsigned x = 0; x < width; x++, from += 4) {
-            row[3 * x] = from[2];
-            row[3 * x + 1] = from[1];
-            row[3 * x + 2] = from[0];
-        }
+        pack_row(y, row);
         crc = (uint32_t)crc32(crc, row, 3 * width);
     }
     return crc;
@@ -315,6 +322,22 @@ static Ppm read_ppm(const char *path)
     return ppm;
 }
 
+static void command_save(const char *path)
+{
+    g_autofree uint8_t *row = g_malloc(3ul * width);
+    FILE *file = fopen(path, "wb");
+    if (!file)
+        viewer_fail("writing", path);
+    fprintf(file, "P6\n%u %u\n255\n", width, height);
+    for (unsigned y = 0; y < height; y++) {
+        pack_row(y, row);
+        fwrite(row, 3, width, file);
+    }
+    if (fclose(file) != 0)
+        viewer_fail("writing", path);
+    answer("ok");
+}
+
 static int luma(const uint8_t *p, unsigned red, unsigned blue)
 {
     return (77 * p[red] + 150 * p[1] + 29 * p[blue]) >> 8;
@@ -439,6 +462,8 @@ static void command(char *line)
                n_codes ? (double)frames / n_codes : 0, bytes_received() - bytes_before);
     else if (strcmp(line, "hash") == 0)
         answer("ok hash=%08x", picture_hash());
+    else if (strcmp(line, "save") == 0)
+        command_save(arguments);
     else if (strcmp(line, "watch") == 0) {
         watched = g_string_new(NULL);
         g_string_append_printf(watched, "%" G_GINT64_FORMAT ":%08x", last_change, picture_hash());

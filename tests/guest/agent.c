@@ -9,7 +9,7 @@
  *                           on
  *     keys                  input events since the last call: SECONDS|DEVICE|TYPE|CODE|VALUE
  *     inputs                the input devices: NODE|NAME|abs CODE MIN MAX|...|leds MASK
- *     drm, pattern, animate, flip, fbhash, scene, show, play, stop
+ *     drm, pattern, animate, flip, fbhash, scene, show, play, stop, vbe
  *                           see guest.h; the answer to play comes when the scene has ended
  *
  * One thread, one poll loop: a script stuck in a dead device never keeps the agent from answering.
@@ -322,6 +322,8 @@ static void request(char *line)
         status = scene_play(rest, out);
     else if (strcmp(verb, "stop") == 0)
         status = scene_stop();
+    else if (strcmp(verb, "vbe") == 0)
+        status = vbe_show(rest, out);
     else
         fprintf(out, "unknown request %s\n", verb);
     fclose(out);

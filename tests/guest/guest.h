@@ -45,6 +45,8 @@ int screen_drm(const char *mode, FILE *out);
 int screen_pattern(const char *args, FILE *out);
 int screen_animate(const char *args, FILE *out);
 int screen_flip(const char *args, FILE *out);
+/* vbe: "WIDTH HEIGHT BITS NUMBER": see vbe.c. */
+int vbe_show(const char *args, FILE *out);
 /* Prints "WIDTH HEIGHT CRC32" of the visible pixels as packed R, G, B rows. */
 int screen_hash(FILE *out);
 /* The connector may have changed: follow its preferred mode if asked to. */

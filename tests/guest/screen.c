@@ -125,6 +125,13 @@ static bool draw_scene(void)
         for (uint32_t y = 0; y < h; y++)
             for (uint32_t x = 0; x < w; x++)
                 put(x, y, random_next(&state) & 0xffffff);
+    } else if (strcmp(scene, "film") == 0) { /* noise in a part: what is worth a codec for video */
+        uint32_t state = scene_arg * 2654435761u + 1;
+        if (scene_arg == 0)
+            fill(0, 0, w, h, 0x305070);
+        for (uint32_t y = h / 4; y < h / 2; y++)
+            for (uint32_t x = w / 4; x < w / 2; x++)
+                put(x, y, random_next(&state) & 0xffffff);
     } else if (strcmp(scene, "text") == 0 || strcmp(scene, "scroll") == 0) {
         draw_lines(strcmp(scene, "text") == 0 ? scene_arg * 1000 : scene_arg);
     } else {
@@ -356,7 +363,7 @@ int screen_pattern(const char *args, FILE *out)
     strcpy(scene, name);
     scene_arg = (uint32_t)strtoul(arg, NULL, strcmp(name, "solid") == 0 ? 16 : 10);
     if (!draw_scene()) {
-        fprintf(out, "no pattern %s: solid, bars, gradient, noise, text, scroll\n", name);
+        fprintf(out, "no pattern %s: solid, bars, gradient, noise, film, text, scroll\n", name);
         return 1;
     }
     flush_all();

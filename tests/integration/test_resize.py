@@ -36,7 +36,7 @@ class Modes:
         self.switch()
 
     def test_without_gfx(self):
-        self.switch("/network:lan")  # see test_legacy.NO_GFX
+        self.switch("/network:lan")  # see test_ladder.NO_GFX
         self.assertNotIn("GFX 0", self.server.status_text())
 
 

@@ -288,6 +288,10 @@ done; true""")
         """A block that changes colour on every key press: (x, y, size)."""
         return tuple(int(w) for w in self.ask("flip", "on" if on else "off").split())
 
+    def vbe(self, width, height, bits, number):
+        """On standard VGA: a mode of 8 (palette), 15, 16, 24 or 32 bits with a picture, past the driver."""
+        self.ask("vbe", "%d %d %d %d" % (width, height, bits, number))
+
     def screen(self):
         """(width, height, CRC-32 of the visible pixels), as the guest itself sees them."""
         width, height, crc = self.ask("fbhash", seconds=60).split()
