@@ -55,9 +55,10 @@ Packet *packet_new(UsbDevice *d, PacketType type, uint64_t guest_id)
 
 void packet_free(UsbDevice *d, Packet *p)
 {
-    if (p->type != PACKET_INTERNAL)
+    if (p->type != PACKET_INTERNAL) {
         d->packets--;
-    d->packet_bytes -= p->length;
+        d->packet_bytes -= p->length;
+    }
     if (p->out && p->data)
         redir_free_data(d->redir, p->data);
     else

@@ -154,7 +154,7 @@ struct UsbDevice {
     PacketQueue control; /* one at a time, the head is at the source */
     Pipe pipes[DEVICE_PIPES];
     uint32_t packets;      /* in all queues, internal ones excepted */
-    uint64_t packet_bytes; /* sum of their .length */
+    uint64_t packet_bytes; /* sum of .length, internal ones excepted */
     uint32_t stream_requests;
     uint32_t iso_requests;
     uint64_t iso_sent;       /* packets of OUT streams that were submitted */
