@@ -288,6 +288,17 @@ void peer_usb_take_back(Peer *peer, guint device_id, Slot *slot)
     peer_post(peer, on_usb_return, r, usb_return_free);
 }
 
+static void on_ask(Peer *peer, void *unused)
+{
+    peer->asked = true;
+    peer_usb_ask(peer->usb);
+}
+
+void peer_ask(Peer *peer)
+{
+    peer_post(peer, on_ask, NULL, NULL);
+}
+
 static void on_usb_leave(Peer *peer, void *data)
 {
     const UsbWord *word = data;

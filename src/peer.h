@@ -71,6 +71,8 @@ void peer_mouse_mode(Peer *peer, bool absolute);
 
 /* main's answers about USB devices (usb_slots.h), each a peer_post(). */
 
+/** Makes the client answer something: server_peer_heard() is posted when anything comes from it. */
+void peer_ask(Peer *peer);
 /** @fd is taken, also if the peer has ended meanwhile. */
 void peer_usb_grant(Peer *peer, guint device_id, int fd, const char *slot_id, const char *error);
 /** Takes the detached @slot of a suspended device, which is the peer's @device_id. */

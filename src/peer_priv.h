@@ -65,6 +65,8 @@ struct Peer {
     PeerUsb *usb;
     GSource *status_timer;
     unsigned unheard;   /* posts that main has not said it ran */
+    bool asked;         /* main waits for a sign of life */
+    uint64_t heard;     /* PDUs that have come, when last looked at */
     uint64_t sent_mark; /* bytes given to FreeRDP when the socket had last taken all of them */
     size_t picture_bytes;
     uint64_t undelivered_us; /* when graphics last waited for the socket to take them */

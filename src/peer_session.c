@@ -396,6 +396,20 @@ static void check_backlog(Peer *peer)
         peer_end(peer, 0, "it takes too little of what it makes us send");
 }
 
+/* Whatever comes is a sign of life. PDUs, because FreeRDP does not see all bytes that are read for
+ * it (transport_buffer.h). */
+static void check_heard(Peer *peer)
+{
+    UINT64 heard = 0;
+
+    freerdp_get_stats(peer->client->context->rdp, NULL, NULL, &heard, NULL);
+    if (peer->asked && heard != peer->heard) {
+        peer->asked = false;
+        server_post(peer->server, peer->id, server_peer_heard, NULL, NULL);
+    }
+    peer->heard = heard;
+}
+
 static bool loop_dispatch(void *user)
 {
     Peer *peer = user;
@@ -407,6 +421,7 @@ static bool loop_dispatch(void *user)
     input_flush(peer->input);
     ok = ok && (peer->ended || send_waiting(peer));
     peer_usb_sent(peer->usb);
+    check_heard(peer);
     if (ok)
         check_backlog(peer);
     if (!ok)

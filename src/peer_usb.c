@@ -412,6 +412,20 @@ void peer_usb_suspend(PeerUsb *usb)
     }
 }
 
+void peer_usb_ask(PeerUsb *usb)
+{
+    GHashTableIter iter;
+    void *value;
+
+    if (!usb)
+        return;
+    g_hash_table_iter_init(&iter, usb->devices);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        if (((Device *)value)->slot)
+            usb_device_ask(slot_device(((Device *)value)->slot), (uint64_t)g_get_monotonic_time());
+    }
+}
+
 static void on_replayed(void *user, const char *error)
 {
     Device *device = user;

@@ -32,6 +32,8 @@ void peer_usb_receiving(PeerUsb *usb, bool on);
 void peer_usb_sent(PeerUsb *usb);
 /** Tells main how long qrdp held USB bytes (server_peer_usb_latency), if there is news. */
 void peer_usb_report(PeerUsb *usb);
+/** Makes the client answer something, if it is there and has a device in a slot. */
+void peer_usb_ask(PeerUsb *usb);
 /** The client is away without having meant to go: hands the devices that can wait for it to main,
  * which keeps them. To be followed by peer_usb_free(). */
 void peer_usb_suspend(PeerUsb *usb);

@@ -6,6 +6,13 @@
  * the old connection looks alive, so it is the new one's login that ends it, and its thread may be
  * stuck in a write. So a device that a connection on its way out still holds is waited for: a
  * Claim. Each time something leaves, claims are looked at again.
+ *
+ * With Config.share a login ends nothing, and a connection of the same user that holds the very
+ * same device may be a live one: two sticks can be alike to the serial number. So its client is
+ * asked something; whatever comes after the question shows that it is there, and the device is a
+ * second one. If nothing comes for SERVER_SILENCE_US, the connection is ended as a login
+ * would have done it. What counts is what passes through FreeRDP, not what TCP acknowledges: a
+ * proxy or a tunnel on the way acknowledges for a client that is long gone.
  */
 #include <string.h>
 
@@ -14,6 +21,7 @@
 
 typedef struct Claim {
     guint peer_id, device_id;
+    gint64 since_us;
     UsbDescriptors *descriptors;
     char *label;
 } Claim;
@@ -52,20 +60,39 @@ static bool give_back(Server *server, const ServerPeer *p, guint device_id,
     return true;
 }
 
-/* Whether a connection of the same user that is ending has the device still. */
-static bool is_still_held(Server *server, const ServerPeer *p, const UsbDescriptors *descriptors)
+/* Whether @old, who has the same device, may be about to lose it: it is told to go if its client
+ * has been silent for too long since @claim was made. */
+static bool may_leave(Server *server, ServerPeer *old, const Claim *claim)
+{
+    if (old->stopping)
+        return true;
+    if (old->heard_us > claim->since_us)
+        return false;
+    if (g_get_monotonic_time() - claim->since_us >= server->silence_us) {
+        server_stop_peer(old, PEER_STOP_RECONNECT,
+                         "it is silent, and its user is back with the same device");
+    } else if (!old->asked) {
+        old->asked = true;
+        peer_ask(old->peer);
+    }
+    return true;
+}
+
+/* Whether another connection of the same user still has the device, and may lose it. */
+static bool is_still_held(Server *server, const ServerPeer *p, const Claim *claim)
 {
     GHashTableIter iter;
     gpointer value;
+    bool held = false;
 
     g_hash_table_iter_init(&iter, server->peers);
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
-        const ServerPeer *old = value;
-        if (old != p && old->stopping && old->login && strcmp(old->login, p->login) == 0 &&
-            usb_slots_holds(server->usb, old->id, descriptors))
-            return true;
+        ServerPeer *old = value;
+        if (old != p && old->login && strcmp(old->login, p->login) == 0 &&
+            usb_slots_holds(server->usb, old->id, claim->descriptors))
+            held = may_leave(server, old, claim) || held;
     }
-    return false;
+    return held;
 }
 
 /* True if @claim needs nothing any more. */
@@ -75,7 +102,7 @@ static bool settle(Server *server, const Claim *claim)
 
     if (!p || give_back(server, p, claim->device_id, claim->descriptors, claim->label))
         return true;
-    if (is_still_held(server, p, claim->descriptors))
+    if (is_still_held(server, p, claim))
         return false;
     usb_slots_request(server->usb, claim->peer_id, claim->device_id, claim->descriptors,
                       claim->label);
@@ -91,6 +118,27 @@ static void settle_claims(Server *server)
         else
             i++;
     }
+}
+
+/* Each claim ends within the silence it was made for, or hangs on a connection that is ending. */
+static gboolean on_claims_timer(gpointer data)
+{
+    Server *server = data;
+
+    settle_claims(server);
+    if (server->claims->len > 0)
+        return G_SOURCE_CONTINUE;
+    server->claims_timer = 0;
+    return G_SOURCE_REMOVE;
+}
+
+void server_peer_heard(Server *server, guint id, void *unused)
+{
+    ServerPeer *p = server_peer(server, id);
+
+    p->asked = false;
+    p->heard_us = g_get_monotonic_time();
+    settle_claims(server);
 }
 
 static void drop_claims(Server *server, guint peer_id, guint device_id)
@@ -114,6 +162,7 @@ void server_peer_usb_request(Server *server, guint id, void *data)
     Claim *claim = g_new0(Claim, 1);
     *claim = (Claim){.peer_id = id,
                      .device_id = word->device_id,
+                     .since_us = g_get_monotonic_time(),
                      .descriptors = usb_descriptors_ref(word->descriptors),
                      .label = g_strdup(word->label)};
     if (settle(server, claim)) {
@@ -121,8 +170,11 @@ void server_peer_usb_request(Server *server, guint id, void *data)
         return;
     }
     usb_slots_note(server->usb, id, word->device_id, word->label, "waiting",
-                   "the user's old connection still has it");
+                   "another connection of the user has it");
     g_ptr_array_add(server->claims, claim);
+    if (!server->claims_timer)
+        server->claims_timer =
+            g_timeout_add((guint)(server->silence_us / 1000 / 8), on_claims_timer, server);
 }
 
 void server_peer_usb_suspended(Server *server, guint id, void *data)
@@ -177,10 +229,12 @@ void server_grace_start(Server *server)
 {
     server->keeper = usb_keeper_new(server->config->usb_grace, on_lost, server);
     server->claims = g_ptr_array_new_with_free_func(claim_free);
+    server->silence_us = SERVER_SILENCE_US;
 }
 
 void server_grace_stop(Server *server)
 {
+    g_clear_handle_id(&server->claims_timer, g_source_remove);
     g_clear_pointer(&server->keeper, usb_keeper_free);
     g_clear_pointer(&server->claims, g_ptr_array_unref);
 }

@@ -19,6 +19,10 @@
 #include "usb_slots.h"
 
 #define SERVER_WATCHDOG_SECONDS 1u
+/** So long may a client take to answer peer_ask() when the same device was brought on another
+ * connection: less than the guest waits for a transfer (USB_TIMEOUT_TRANSFER_US), more than a slow
+ * link with a picture under way takes. */
+#define SERVER_SILENCE_US 6000000
 
 /** What kind of USB redirection a client does, and what that rests on. */
 typedef struct ServerUsbFlavour {
@@ -41,6 +45,8 @@ typedef struct ServerPeer {
     bool told;         /* it knows of the damage and has not asked for a frame since */
     gint64 since_us;   /* wall clock */
     gint64 stopped_us; /* monotonic, once .stopping */
+    gint64 heard_us;   /* monotonic: something came in answer to peer_ask() */
+    bool asked;        /* peer_ask() is under way */
     PeerDisplayStatus display;
     UsbLatencies *usb; /* NULL: none told yet */
 
@@ -73,6 +79,8 @@ struct Server {
     HostUsb *host_usb;
     UsbKeeper *keeper; /* server_grace.c */
     GPtrArray *claims;
+    guint claims_timer;
+    gint64 silence_us; /* SERVER_SILENCE_US */
     bool vm_ready;
 
     GPtrArray *listeners; /* ServerListener */
@@ -159,6 +167,9 @@ void server_peer_usb_request(Server *server, guint id, void *usb);
 /** Its client is away: .slot may be kept for it. */
 void server_peer_usb_suspended(Server *server, guint id, void *usb);
 void server_peer_usb_forget(Server *server, guint id, void *usb);
+
+/** Something has come from a client that peer_ask() was about. */
+void server_peer_heard(Server *server, guint id, void *unused);
 
 /** @reason: text; the last thing a peer posts. */
 void server_peer_ended(Server *server, guint id, void *reason);

@@ -12,6 +12,8 @@
  * more than USB_TIMEOUT_PEND_US + USB_TIMEOUT_CONTROL_US since it was made or something was last
  * answered, whichever came later; and as long behind a control request of the guest's, which has
  * a timer itself.
+ *
+ * The same question serves who doubts that the client is still there at all: usb_device_ask().
  */
 #include <libusb.h>
 
@@ -40,6 +42,16 @@ void alive_tick(UsbDevice *d)
         return;
     d->heard = d->now; /* refused or not, once in a while is enough */
     control_ask(d);
+}
+
+void usb_device_ask(UsbDevice *d, uint64_t now_us)
+{
+    if (d->state != USB_DEVICE_CONNECTED || !d->source || d->retired)
+        return;
+    device_enter_at(d, now_us);
+    if (!d->control.head)
+        control_ask(d);
+    device_leave(d);
 }
 
 void alive_timed_out(UsbDevice *d, const Transfer *t)

@@ -344,6 +344,9 @@ void usb_device_guest_writable(UsbDevice *device);
 /** What the device has submitted to its source has been offered to the client's socket. */
 void usb_device_sent(UsbDevice *device);
 
+/** Asks the client for something that every client answers, unless it owes such an answer already.
+ * The answer is a sign of life and changes nothing. */
+void usb_device_ask(UsbDevice *device, uint64_t now_us);
 /** Sends device_disconnect; the state becomes GONE. The owner closes the chardev afterwards. */
 void usb_device_disconnect(UsbDevice *device, const char *why);
 uint64_t usb_device_deadline(const UsbDevice *device);

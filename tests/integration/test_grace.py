@@ -19,10 +19,11 @@ FRIEND, FRIENDS_PASSWORD = "friend", "Wrong-Horse-8"
 
 class GraceRig(UsbRig):
     grace = 300  # longer than any test: nothing here may depend on how fast the machine is
+    options = ()
 
     @classmethod
     def start(cls):
-        cls.server, cls.vm = cls.shared.run_vm(options=["--usb-grace=%d" % cls.grace])
+        cls.server, cls.vm = cls.shared.run_vm(options=["--usb-grace=%d" % cls.grace, *cls.options])
 
     def setUp(self):
         super().setUp()
@@ -68,6 +69,22 @@ class GraceRig(UsbRig):
         for name, wanted in sums.items():
             self.assertEqual(on_image(self.image, name), wanted, name)
         return sums
+
+    def check_stalled(self, *said):
+        """The network of a client that writes stalls, and the user connects again from elsewhere."""
+        network = self.network(self.server.address)
+        client, usb = self.bring_stick(address=network.address)
+        place, job = self.start_writing(usb)
+        network.stall()
+        mark = len(self.server.log())
+        again, usb2 = self.bring_stick()
+        wait_for(lambda: "given back to the guest" in self.log_since(mark), 90,
+                 lambda: "the device to be given back: " + self.usb("list"))
+        for text in said:
+            self.server.wait_log(text, 30)
+        self.assertEqual(len([d for d in self.agent.usb() if d["id"] == STICK]), 1)
+        client.process.kill()
+        self.check_goes_on(usb2, place, job)
 
     def slots_free(self):
         wait_for(lambda: "4 of 4 redirection slots" in self.usb("list"), 30, lambda: self.usb("list"))
@@ -124,16 +141,7 @@ class ReconnectTest(GraceRig):
 
     def test_stalled_connection(self):
         """The old connection seems to be alive when the user connects again: it gives way."""
-        network = self.network(self.server.address)
-        client, usb = self.bring_stick(address=network.address)
-        place, job = self.start_writing(usb)
-        network.stall()
-        mark = len(self.server.log())
-        again, usb2 = self.bring_stick()
-        wait_for(lambda: "given back to the guest" in self.log_since(mark), 90,
-                 lambda: "the device to be given back: " + self.usb("list"))
-        client.process.kill()
-        self.check_goes_on(usb2, place, job)
+        self.check_stalled()
 
     def test_keyboard(self):
         """An interrupt endpoint is read again after the drop, and the guest is well meanwhile."""
@@ -174,6 +182,52 @@ class ReconnectTest(GraceRig):
         status, text = self.agent.finish(job, 90)
         self.assertEqual(status, 0, self.agent.shell("cat /tmp/tty"))
         self.assertEqual(self.unplugged(), self.marked)
+
+
+class ShareTest(GraceRig):
+    """Several clients at once: a login ends nobody, so what looks like a second device may be the first one."""
+    options = ("--share",)
+
+    def test_stalled_connection(self):
+        """The old connection is not closed, and silent: it is ended, and its stick goes on."""
+        self.check_stalled("it is silent, and its user is back with the same device")
+
+    def test_stalled_serial_port(self):
+        """A program has a serial port open, nothing is on its way, and the client changes networks."""
+        network = self.network(self.server.address)
+        devices = [standin.spec("pl2303", serial=SERIAL)]
+        usb = standin.Standin(self.dir, devices)
+        self.addCleanup(usb.close)
+        client = self.client(self.server, ["/usb:id:" + standin.IDS["pl2303"]], env=usb.env, address=network.address)
+        self.agent.wait_usb(standin.IDS["pl2303"], "pl2303")
+        wait_for(lambda: self.agent.run("test -e /dev/ttyUSB0")[0] == 0, 30, "the serial port")
+        job = self.agent.start_script("rm -f /tmp/go; ttydo /dev/ttyUSB0 echo=5000 until=/tmp/go echo=5000 >/tmp/tty")
+        wait_for(lambda: "ok echo" in self.agent.run("cat /tmp/tty")[1], 60, "bytes to come back")
+        network.stall()
+        mark = len(self.server.log())
+        usb2 = standin.Standin(self.dir, devices)
+        self.addCleanup(usb2.close)
+        self.client(self.server, ["/usb:id:" + standin.IDS["pl2303"]], env=usb2.env)
+        wait_for(lambda: "given back to the guest" in self.log_since(mark), 90,
+                 lambda: "the adapter to be given back: " + self.usb("list"))
+        self.agent.shell("touch /tmp/go")
+        status, text = self.agent.finish(job, 90)
+        self.assertEqual(status, 0, self.agent.shell("cat /tmp/tty"))
+        self.assertEqual(self.unplugged(), self.marked)
+        client.process.kill()
+
+    def test_two_alike(self):
+        """Two sticks with one serial number, and both clients are well: there are two in the guest."""
+        client, usb = self.bring_stick()
+        first, = self.agent.wait_mount()
+        twin, usb2 = self.bring_stick(image=self.stick("twin.img", files=[("hello.txt", b"twin\n")]))
+        places = self.agent.wait_mount(2)
+        self.assertEqual(sorted(self.agent.shell("cat %s/hello.txt" % p) for p in places), ["hello\n", "twin\n"])
+        self.assertEqual(self.unplugged(), self.marked)
+        self.assertEqual(self.usb("list").count(" connected "), 2, self.usb("list"))
+        self.assertTrue(client.process.alive())
+        self.check_strict(usb, "stick")
+        self.check_strict(usb2, "stick")
 
 
 class SerialTest(GraceRig):

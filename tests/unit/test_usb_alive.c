@@ -46,6 +46,7 @@ static void test_waits(void)
     unsigned asked = r->source->submitted - before;
     g_assert_cmpuint(asked, >=, 170);
     g_assert_cmpuint(asked, <=, 181);
+    g_assert_true(usb_device_wants_guest_bytes(r->device));
     fake_source_complete(r->source, 0, USB_STATUS_SUCCESS, "at last", 7, false);
     g_assert_cmpuint(came(r, in)->length, ==, 7);
 
@@ -128,6 +129,28 @@ static void test_signs(void)
         g_assert_nonnull(came(r, out));
     }
     g_assert_null(came(r, in));
+    end(r);
+}
+
+/* Asked by the owner: once, and not while a control request is out. Nothing comes of the answer. */
+static void test_asked(void)
+{
+    UsbRig *r = pending_rig(FAKE_STICK);
+
+    r->source->hold = true;
+    usb_device_ask(r->device, r->now);
+    usb_device_ask(r->device, r->now);
+    usb_rig_run(r);
+    g_assert_cmpuint(questions(r), ==, 1);
+    unsigned before = r->guest->n_log;
+    r->source->hold = false;
+    usb_rig_run(r);
+    g_assert_cmpuint(questions(r), ==, 0);
+    g_assert_cmpuint(r->guest->n_log, ==, before);
+    g_assert_true(usb_device_wants_guest_bytes(r->device));
+    usb_device_ask(r->device, r->now);
+    usb_device_suspend(r->device);
+    usb_device_ask(r->device, r->now); /* nobody to ask */
     end(r);
 }
 
@@ -222,6 +245,7 @@ int main(int argc, char **argv)
     g_test_add_func("/usb-alive/deaf", test_deaf);
     g_test_add_func("/usb-alive/hung-control", test_hung_control);
     g_test_add_func("/usb-alive/signs", test_signs);
+    g_test_add_func("/usb-alive/asked", test_asked);
     g_test_add_func("/usb-alive/stream", test_stream);
     g_test_add_func("/usb-alive/others", test_others);
     g_test_add_func("/usb-alive/rest", test_rest);
