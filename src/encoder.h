@@ -57,7 +57,8 @@ typedef struct EncodedFrame {
     Writer bytes;           /* GFX: whole PDUs; else the parts' data */
     unsigned clear_streams; /* GFX: ClearCodec streams in .bytes */
     bool lossy;             /* GFX: something is shown that is not exact, */
-    bool rests;             /* not all of it because of the film that plays */
+    bool rests;             /* not all of it because of the film that plays, */
+    Rect rest;              /* GFX: and where the next frame that shows it exactly begins with it */
     uint32_t film_bytes;    /* GFX: of a film's picture */
     const char *film_codec; /* GFX: that it was coded with; static */
     GArray *parts;          /* of EncodedPart, legacy paths; else NULL */

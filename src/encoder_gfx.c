@@ -22,6 +22,8 @@
 
 #define REFINE_PIXELS 16384u        /* painted at a time, */
 #define REFINE_BYTES (256u * 1024u) /* until a frame has so much of it, or what the link takes */
+/* A frame's worth of refinement where it takes less than the 3 bytes a pixel of a photograph. */
+#define REFINE_AREA (4 * REFINE_BYTES / 3)
 
 bool encoder_gfx_init(Encoder *encoder)
 {
@@ -242,6 +244,38 @@ static uint32_t cells_of(const Rect *film)
     return ((uint32_t)film->w + CELL - 1) / CELL * (((uint32_t)film->h + CELL - 1) / CELL);
 }
 
+static bool within(const Rect *film, uint32_t column, uint32_t row)
+{
+    const int32_t x = (int32_t)(column * CELL), y = (int32_t)(row * CELL);
+
+    return x >= film->x && x < film->x + film->w && y >= film->y && y < film->y + film->h;
+}
+
+/* What is to be refined next: from the top, as much as a frame may take of it, so that a large
+ * screen is not copied and compared as a whole for every step. @beside: but the film that plays. */
+static Rect next_rest(const GfxState *gfx, bool beside)
+{
+    const Mirror *mirror = &gfx->mirror;
+    uint32_t left = mirror->columns, right = 0, top = mirror->rows, bottom = 0, n = 0;
+
+    for (uint32_t row = 0; row < mirror->rows && n * CELL * CELL < REFINE_AREA; row++) {
+        for (uint32_t column = 0; column < mirror->columns; column++) {
+            if (!mirror->lossy[(size_t)row * mirror->columns + column] ||
+                (beside && within(&gfx->film, column, row)))
+                continue;
+            n++;
+            left = MIN(left, column);
+            right = MAX(right, column + 1);
+            top = MIN(top, row);
+            bottom = row + 1;
+        }
+    }
+    if (n == 0)
+        return (Rect){0};
+    return (Rect){(int32_t)(left * CELL), (int32_t)(top * CELL), (int32_t)((right - left) * CELL),
+                  (int32_t)((bottom - top) * CELL)};
+}
+
 /* Whether what differs is the film that plays, and hardly anything else: nothing will be found to
  * have moved then, and looking for it costs as much as the rest. */
 static bool film_is_all(const GfxState *gfx)
@@ -288,5 +322,7 @@ bool encoder_gfx_encode(Encoder *encoder, EncodedFrame *encoded)
     mirror_settle(&gfx->mirror, now_ms);
     encoded->lossy = gfx->mirror.n_lossy > 0;
     encoded->rests = gfx->mirror.n_lossy > cells_of(&gfx->film);
+    if (encoded->lossy)
+        encoded->rest = next_rest(gfx, encoded->rests);
     return ok;
 }

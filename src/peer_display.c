@@ -69,6 +69,7 @@ struct PeerDisplay {
     uint64_t film_pictures;
     const char *film;  /* codec of the last one */
     int64_t refine_at; /* GFX: what is shown with loss is due; INT64_MAX: nothing is */
+    Rect rest;         /* GFX: what of it is due first */
 
     PeerCursor *cursors;
     Cursor *cursor;
@@ -271,7 +272,7 @@ static gboolean on_tick(GSource *source, GSourceFunc func, gpointer user)
     if (d->cursor_waits)
         show_cursor(d);
     if (may_refine(d) && now >= d->refine_at)
-        show_everything(d);
+        d->damage = true; /* pump() says what is due */
     if (d->path == PATH_LEGACY && !d->damage && !d->asked && !d->job && !d->suppressed &&
         now >= legacy_refine_at(&d->legacy) && legacy_may_send(&d->legacy, now) &&
         legacy_refine(&d->legacy, now, d->callbacks->invalidate, d->user) > 0) {
@@ -303,7 +304,7 @@ static void pump(PeerDisplay *d)
     if (d->damage && !d->asked && !d->job && d->activated && !d->suppressed && !d->broken &&
         slot_free(d)) {
         if (g_get_monotonic_time() >= d->refine_at) /* what rests does not wait for what goes on */
-            d->callbacks->invalidate(d->user, NULL);
+            d->callbacks->invalidate(d->user, &d->rest);
         d->damage = false;
         d->asked = true;
         d->callbacks->want_frame(d->user);
@@ -423,6 +424,7 @@ static void plan_refinement(PeerDisplay *d, const EncodedFrame *encoded)
         d->film_pictures++;
         d->film = encoded->film_codec;
     }
+    d->rest = encoded->rest;
     if (!encoded->lossy)
         d->refine_at = INT64_MAX;
     else if ((encoded->film_bytes > 0 && !encoded->rests) || d->refine_at == INT64_MAX)

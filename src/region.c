@@ -6,7 +6,8 @@
  * its sharpness and gain nothing.
  *
  * Once it runs, a film keeps its rectangle as long as it stays in it, because a new one costs a
- * key picture; it ends when nothing has changed there for QUIET_US.
+ * key picture; it ends when hardly anything has changed there for QUIET_US. A cursor or a clock
+ * over a film that has been stopped does not keep it from being shown exactly.
  */
 #include "region.h"
 
@@ -17,7 +18,8 @@
 #define HISTORY_MASK 0x0Fu   /* the last four frames count: */
 #define BUSY_FRAMES 2u       /* of them, because each one before goes exactly, at 3 bytes a pixel */
 #define GAP_US 200000        /* frames further apart are no film: history begins again */
-#define QUIET_US 150000      /* without a change the film has ended */
+#define QUIET_US 150000      /* without a picture the film has ended */
+#define LIVE_CELLS 16u       /* that change in a frame: a picture of the film */
 #define MIN_CELLS 48u        /* 128x96 pixels */
 #define MIN_FILL_PERCENT 50u /* of the rectangle's cells are busy */
 #define PHOTO_EQUAL 3u       /* at most one pixel in so many equals its neighbour */
@@ -184,14 +186,16 @@ static void grow(Region *region, const Group *g, int64_t now_us)
     begin(region, worth_it(&both) ? &both : g, now_us);
 }
 
-static bool any_change(const Region *region, const Mirror *mirror)
+static bool lives(const Region *region, const Mirror *mirror)
 {
-    for (uint32_t row = region->top; row < region->bottom; row++) {
-        if (memchr(mirror->damaged + (size_t)row * mirror->columns + region->left, 1,
-                   region->right - region->left))
-            return true;
+    uint32_t n = 0;
+
+    for (uint32_t row = region->top; row < region->bottom && n < LIVE_CELLS; row++) {
+        const uint8_t *damaged = mirror->damaged + (size_t)row * mirror->columns;
+        for (uint32_t column = region->left; column < region->right; column++)
+            n += damaged[column];
     }
-    return false;
+    return n >= LIVE_CELLS;
 }
 
 bool region_note(Region *region, const Mirror *mirror, const Frame *frame, bool eager, Rect *rect)
@@ -200,7 +204,7 @@ bool region_note(Region *region, const Mirror *mirror, const Frame *frame, bool 
 
     region->busy_frames = eager ? 1 : BUSY_FRAMES;
     take_note(region, mirror, now_us);
-    if (region->active && any_change(region, mirror))
+    if (region->active && lives(region, mirror))
         region->changed_us = now_us;
     if (region->active && now_us - region->changed_us >= QUIET_US)
         region->active = false;

@@ -199,12 +199,19 @@ static void test_false_damage(void)
     g_assert_cmpuint(c.pixels_taken, ==, 64 * 64);
     assert_shows(&c, &flip);
 
+    /* The unused byte is no picture. */
+    for (size_t at = 3; at < (size_t)flip.stride * 480; at += 4)
+        flip.pixels[at] ^= 0x5A;
+    framebuffer_update_map(fb, &(Rect){0, 0, 640, 480});
+    g_assert_cmpint(calls, ==, 5);
+    g_assert_false(client_take(&c));
+
     /* Damage that lies is clipped. */
     framebuffer_update_map(fb, &(Rect){-5, -5, 3, 3});
     framebuffer_update_map(fb, &(Rect){INT32_MAX, INT32_MAX, INT32_MAX, INT32_MAX});
     framebuffer_update_map(fb, &(Rect){INT32_MIN, INT32_MIN, INT32_MAX, INT32_MAX});
     framebuffer_update_map(fb, &(Rect){0, 0, -1, -1});
-    g_assert_cmpint(calls, ==, 4);
+    g_assert_cmpint(calls, ==, 5);
     g_assert_false(client_take(&c));
 
     client_free(&c);
