@@ -5,7 +5,10 @@
  */
 #include "frame.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+#include "pages.h"
 
 #define POOL_MAX_BUFFERS 4u
 
@@ -37,7 +40,7 @@ void frame_pool_unref(FramePool *pool)
     if (!g_atomic_int_dec_and_test(&pool->refs))
         return;
     for (unsigned i = 0; i < pool->n_free; i++)
-        g_free(pool->free[i]);
+        free(pool->free[i]);
     g_mutex_clear(&pool->lock);
     g_free(pool);
 }
@@ -49,13 +52,13 @@ static uint8_t *pool_get(FramePool *pool, size_t size)
     g_mutex_lock(&pool->lock);
     if (pool->size != size) {
         while (pool->n_free > 0)
-            g_free(pool->free[--pool->n_free]);
+            free(pool->free[--pool->n_free]);
         pool->size = size;
     }
     if (pool->n_free > 0)
         buffer = pool->free[--pool->n_free];
     g_mutex_unlock(&pool->lock);
-    return buffer ? buffer : g_malloc(size);
+    return buffer ? buffer : pages_alloc(size);
 }
 
 static void pool_put(FramePool *pool, uint8_t *buffer, size_t size)
@@ -66,7 +69,7 @@ static void pool_put(FramePool *pool, uint8_t *buffer, size_t size)
         buffer = NULL;
     }
     g_mutex_unlock(&pool->lock);
-    g_free(buffer);
+    free(buffer);
 }
 
 Frame *frame_ref(Frame *frame)
@@ -121,6 +124,7 @@ void frame_lend(Frame *frame, uint8_t *pixels, Rect *rects, uint32_t n_rects)
     g_assert(!frame->pixels);
     pooled->size = (size_t)frame->stride * frame->height;
     frame->pixels = pixels;
+    frame->whole = true;
     frame->rects = rects;
     frame->n_rects = n_rects;
 }

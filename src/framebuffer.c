@@ -27,6 +27,7 @@
 
 #include <errno.h>
 #include <pixman.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -35,6 +36,7 @@
 #include "frame.h"
 #include "framebuffer_format.h"
 #include "log.h"
+#include "pages.h"
 #include "pixels.h"
 
 #define SUBJECT FRAMEBUFFER_SUBJECT
@@ -112,6 +114,17 @@ static bool mark_tiles(const Framebuffer *fb, uint8_t *tiles, const Rect *rect)
     return true;
 }
 
+/* The tiles [@left, @right) of @row, in pixels of the picture. */
+static Rect tiles_rect(const Framebuffer *fb, uint32_t left, uint32_t right, uint32_t row)
+{
+    return (Rect){
+        .x = (int32_t)(left * TILE),
+        .y = (int32_t)(row * TILE),
+        .w = (int32_t)(MIN(right * TILE, fb->width) - left * TILE),
+        .h = (int32_t)MIN(TILE, fb->height - row * TILE),
+    };
+}
+
 static void tile_changed(Framebuffer *fb, size_t tile)
 {
     for (guint i = 0; i < fb->viewers->len; i++) {
@@ -121,26 +134,11 @@ static void tile_changed(Framebuffer *fb, size_t tile)
     }
 }
 
-/* Most rows are equal to the last byte, which memcmp() says fastest. */
+/* Most rows are equal to the last byte, which memcmp() says fastest. A guest that writes X bytes
+ * only has drawn nothing. */
 static bool rows_equal(const uint8_t *a, const uint8_t *b, size_t bytes)
 {
     return memcmp(a, b, bytes) == 0 || pixels_equal(a, b, (unsigned)(bytes / 4));
-}
-
-/* Copies @bytes x @rows if their colours differ: a guest that writes X bytes only has drawn
- * nothing. Rows before the first different one are left alone. */
-static bool copy_if_different(uint8_t *dst, size_t dst_stride, const uint8_t *src,
-                              size_t src_stride, size_t bytes, uint32_t rows)
-{
-    uint32_t i = 0;
-
-    while (i < rows && rows_equal(dst + i * dst_stride, src + i * src_stride, bytes))
-        i++;
-    if (i == rows)
-        return false;
-    for (; i < rows; i++)
-        memcpy(dst + i * dst_stride, src + i * src_stride, bytes);
-    return true;
 }
 
 static void own_shadow(Framebuffer *fb)
@@ -154,7 +152,7 @@ static void free_shadow(Framebuffer *fb)
     if (fb->lent)
         g_clear_pointer(&fb->lent, frame_unref);
     else
-        g_free(fb->shadow);
+        free(fb->shadow);
     fb->shadow = NULL;
 }
 
@@ -163,27 +161,57 @@ static uint8_t *shadow_at(const Framebuffer *fb, uint32_t x, uint32_t y)
     return fb->shadow + y * fb->shadow_stride + (size_t)x * 4;
 }
 
-static void compare_mapped_tile(Framebuffer *fb, uint32_t column, uint32_t row)
+/* Copies @band, which lies in one row of tiles, from @src to the shadow as far as it differs, and
+ * marks the tiles: of each one the rows from the first different one on. Goes along the rows of
+ * pixels through all tiles, since memory that is read in its order comes several times faster.
+ * Returns whether any tile of the picture changed. */
+static bool copy_band(Framebuffer *fb, const Rect *band, const uint8_t *src, size_t stride)
 {
-    const Rect tile = {
-        .x = (int32_t)(column * TILE),
-        .y = (int32_t)(row * TILE),
-        .w = (int32_t)MIN(TILE, fb->width - column * TILE),
-        .h = (int32_t)MIN(TILE, fb->height - row * TILE),
-    };
-    const uint8_t *src = fb->map.pixels + (size_t)tile.y * fb->map.stride + (size_t)tile.x * 4;
-    size_t src_stride = fb->map.stride;
-    uint32_t converted[TILE * TILE];
+    const uint32_t x0 = (uint32_t)band->x, x1 = (uint32_t)(band->x + band->w);
+    const uint32_t first = x0 / TILE, n = (x1 - 1) / TILE - first + 1;
+    const uint32_t y1 = (uint32_t)(band->y + band->h);
+    bool differs[FRAMEBUFFER_MAX_SIDE / TILE] = {false};
+    bool changed = false;
 
-    if (fb->map.format != PIXMAN_x8r8g8b8) {
+    for (uint32_t y = (uint32_t)band->y; y < y1; y++, src += stride) {
+        uint8_t *shadow = shadow_at(fb, 0, y);
+        for (uint32_t i = 0, x = x0; i < n; i++) {
+            const uint32_t end = MIN((first + i + 1) * TILE, x1);
+            const uint8_t *in = src + (size_t)(x - x0) * 4;
+            const size_t bytes = (size_t)(end - x) * 4;
+            if (!differs[i])
+                differs[i] = !rows_equal(shadow + (size_t)x * 4, in, bytes);
+            if (differs[i])
+                memcpy(shadow + (size_t)x * 4, in, bytes);
+            x = end;
+        }
+    }
+    for (uint32_t i = 0; i < n && (uint32_t)band->y < fb->height; i++) {
+        if (differs[i] && first + i < fb->columns) {
+            tile_changed(fb, (size_t)((uint32_t)band->y / TILE) * fb->columns + first + i);
+            changed = true;
+        }
+    }
+    return changed;
+}
+
+/* Compares the tiles [@left, @right) of @row. */
+static void compare_mapped(Framebuffer *fb, uint32_t left, uint32_t right, uint32_t row)
+{
+    const Rect band = tiles_rect(fb, left, right, row);
+    const uint8_t *src = fb->map.pixels + (size_t)band.y * fb->map.stride + (size_t)band.x * 4;
+
+    if (fb->map.format == PIXMAN_x8r8g8b8) {
+        copy_band(fb, &band, src, fb->map.stride);
+        return;
+    }
+    for (uint32_t column = left; column < right; column++) {
+        const Rect tile = tiles_rect(fb, column, column + 1, row);
+        uint32_t converted[TILE * TILE];
         picture_convert(fb->map.format, fb->map.pixels, fb->map.stride, &tile, (uint8_t *)converted,
                         TILE * 4);
-        src = (const uint8_t *)converted;
-        src_stride = TILE * 4;
+        copy_band(fb, &tile, (const uint8_t *)converted, TILE * 4);
     }
-    if (copy_if_different(shadow_at(fb, (uint32_t)tile.x, (uint32_t)tile.y), fb->shadow_stride, src,
-                          src_stride, (size_t)tile.w * 4, (uint32_t)tile.h))
-        tile_changed(fb, (size_t)row * fb->columns + column);
 }
 
 /* Compares what is suspect in the mapping. */
@@ -195,12 +223,13 @@ static void look(Framebuffer *fb)
     fb->any_suspect = false;
     own_shadow(fb);
     for (uint32_t row = 0; row < fb->rows; row++) {
+        uint8_t *suspect = fb->suspect + (size_t)row * fb->columns;
         for (uint32_t column = 0; column < fb->columns; column++) {
-            uint8_t *suspect = &fb->suspect[(size_t)row * fb->columns + column];
-            if (*suspect) {
-                *suspect = 0;
-                compare_mapped_tile(fb, column, row);
-            }
+            const uint32_t left = column;
+            while (column < fb->columns && suspect[column])
+                suspect[column++] = 0;
+            if (column > left)
+                compare_mapped(fb, left, column, row);
         }
     }
 }
@@ -215,7 +244,8 @@ static void reserve_shadow(Framebuffer *fb, uint32_t width, uint32_t height)
     width = MAX(width, fb->shadow_width);
     height = MAX(height, fb->shadow_height);
     size_t stride = ((size_t)width * 4 + 63u) & ~(size_t)63u;
-    uint8_t *shadow = g_malloc0(stride * height);
+    uint8_t *shadow = pages_alloc(stride * height);
+    memset(shadow, 0, stride * height);
     for (uint32_t y = 0; y < fb->shadow_height; y++)
         memcpy(shadow + y * stride, fb->shadow + y * fb->shadow_stride,
                (size_t)fb->shadow_width * 4);
@@ -373,24 +403,14 @@ void framebuffer_update_map(Framebuffer *fb, const Rect *rect)
 /* Compares @data with the shadow under @rect, tile by tile; @data is BGRX. True if it differs. */
 static bool store(Framebuffer *fb, const Rect *rect, const uint8_t *data, size_t stride)
 {
-    uint32_t x1 = (uint32_t)(rect->x + rect->w), y1 = (uint32_t)(rect->y + rect->h);
+    const uint32_t y1 = (uint32_t)(rect->y + rect->h);
     bool changed = false;
 
     own_shadow(fb);
     for (uint32_t y = (uint32_t)rect->y; y < y1;) {
-        uint32_t next_y = MIN((y / TILE + 1) * TILE, y1);
-        for (uint32_t x = (uint32_t)rect->x; x < x1;) {
-            uint32_t next_x = MIN((x / TILE + 1) * TILE, x1);
-            const uint8_t *src = data + (size_t)(y - (uint32_t)rect->y) * stride +
-                                 (size_t)(x - (uint32_t)rect->x) * 4;
-            if (copy_if_different(shadow_at(fb, x, y), fb->shadow_stride, src, stride,
-                                  (size_t)(next_x - x) * 4, next_y - y) &&
-                x < fb->width && y < fb->height) {
-                tile_changed(fb, (size_t)(y / TILE) * fb->columns + x / TILE);
-                changed = true;
-            }
-            x = next_x;
-        }
+        const uint32_t next_y = MIN((y / TILE + 1) * TILE, y1);
+        const Rect band = {rect->x, (int32_t)y, rect->w, (int32_t)(next_y - y)};
+        changed |= copy_band(fb, &band, data + (size_t)(y - (uint32_t)rect->y) * stride, stride);
         y = next_y;
     }
     return changed;
@@ -551,12 +571,7 @@ void framebuffer_viewer_invalidate(FramebufferViewer *viewer, const Rect *rect)
 static void add_run(const Framebuffer *fb, GArray *rects, guint search_from, uint32_t left,
                     uint32_t right, uint32_t row)
 {
-    const Rect run = {
-        .x = (int32_t)(left * TILE),
-        .y = (int32_t)(row * TILE),
-        .w = (int32_t)(MIN(right * TILE, fb->width) - left * TILE),
-        .h = (int32_t)MIN(TILE, fb->height - row * TILE),
-    };
+    const Rect run = tiles_rect(fb, left, right, row);
 
     for (guint i = search_from; i < rects->len; i++) {
         Rect *above = &g_array_index(rects, Rect, i);

@@ -25,13 +25,14 @@ typedef struct Rect {
     int32_t x, y, w, h;
 } Rect;
 
-/** An immutable picture of which only the pixels inside .rects are valid. Format: 32 bits per
- * pixel, bytes B, G, R, X; rows .stride bytes apart, the whole surface is addressed. */
+/** An immutable picture of which only the pixels inside .rects are valid, unless .whole. Format: 32
+ * bits per pixel, bytes B, G, R, X; rows .stride bytes apart, the whole surface is addressed. */
 typedef struct Frame {
     gint refs;
     uint32_t width, height, stride;
     uint32_t generation; /* counts mode switches: a new value means a new surface */
     bool blank;          /* the guest's display is off: nothing in .rects, show black */
+    bool whole;          /* all pixels are the guest's; those outside of .rects were shown before */
     uint32_t n_rects;
     const Rect *rects; /* disjoint, inside the surface, top to bottom; edges on tile borders except
                         * at the surface's own right and bottom edge */

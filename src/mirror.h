@@ -44,6 +44,11 @@ void mirror_clear(Mirror *mirror);
 /** Finds the cells that differ between @frame (of the mirror's size) and the client's picture;
  * their boxes are whole cells. */
 void mirror_compare(Mirror *mirror, const Frame *frame);
+/** Clears @same, a flag for each column, of those cells of @row in which @frame, which has them,
+ * differs from what the client shows @dx, @dy pixels before them, and where that is outside of its
+ * picture. What is clear is not looked at. Returns how many are left. */
+unsigned mirror_match(const Mirror *mirror, const Frame *frame, uint32_t row, int32_t dx,
+                      int32_t dy, uint8_t *same);
 /** Makes the boxes as small as what differs. */
 void mirror_measure(Mirror *mirror, const Frame *frame);
 /** Measures the cells of @area that the frame has, after something was drawn there. @exact:

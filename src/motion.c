@@ -64,7 +64,8 @@ struct Motion {
     unsigned n_features;
     Feature features[TABLE_SIZE];
     Vote votes[VOTE_SIZE];
-    uint8_t *cells; /* what the vector at hand does to each cell */
+    uint8_t *cells;                            /* what the vector at hand does to each cell */
+    uint8_t same[FRAMEBUFFER_MAX_SIDE / CELL]; /* scratch, for a row of cells */
 };
 
 enum { CELL_BAD, CELL_NEUTRAL, CELL_MATCH, CELL_TAKEN };
@@ -292,18 +293,17 @@ static uint32_t mark_cells(Motion *motion, const Mirror *mirror, const Frame *fr
     uint32_t gain = 0;
 
     for (uint32_t row = 0; row < mirror->rows; row++) {
+        const size_t start = (size_t)row * mirror->columns;
+        uint8_t *cells = motion->cells + start, *same = motion->same;
+        for (uint32_t column = 0; column < mirror->columns; column++)
+            same[column] = mirror->valid[start + column] && cells[column] != CELL_TAKEN;
+        mirror_match(mirror, frame, row, v.dx, v.dy, same);
         for (uint32_t column = 0; column < mirror->columns; column++) {
-            size_t at = (size_t)row * mirror->columns + column;
-            if (motion->cells[at] == CELL_TAKEN)
+            const bool differs = mirror->boxes[start + column].x1 > 0;
+            if (cells[column] == CELL_TAKEN)
                 continue;
-            motion->cells[at] = CELL_BAD;
-            Rect cell = {(int32_t)(column * CELL), (int32_t)(row * CELL),
-                         cell_width(mirror, column), cell_height(mirror, row)};
-            if (!mirror->valid[at] || !rows_match(mirror, frame, &cell, v))
-                continue;
-            bool differs = mirror->boxes[at].x1 > 0;
-            motion->cells[at] = differs ? CELL_MATCH : CELL_NEUTRAL;
-            gain += differs;
+            cells[column] = !same[column] ? CELL_BAD : differs ? CELL_MATCH : CELL_NEUTRAL;
+            gain += cells[column] == CELL_MATCH;
         }
     }
     return gain;
@@ -418,10 +418,10 @@ static void lengthen(const Motion *motion, const Mirror *mirror, Run *run)
             right++;
         while (left > 0 && cells[left - 1] == CELL_MATCH)
             left--;
-        bool fits = true;
-        for (uint32_t above = run->top; above < row && fits; above++)
-            fits = usable(motion, mirror, above, left, right);
-        if (fits && (left != run->left || right != run->right)) {
+        bool wider = left != run->left || right != run->right;
+        for (uint32_t above = run->top; above < row && wider; above++)
+            wider = usable(motion, mirror, above, left, right);
+        if (wider) {
             run->left = left;
             run->right = right;
             gain = 0;

@@ -54,14 +54,29 @@ static inline uint32_t pixels_difference(const uint8_t *a, const uint8_t *b, uns
 #endif
 }
 
+/** Whether 16 pixels are equal: pixels_difference() of them is 0. */
+static inline bool pixels_equal_16(const uint8_t *a, const uint8_t *b)
+{
+#ifdef __SSE2__
+    __m128i any = _mm_setzero_si128();
+
+    for (unsigned i = 0; i < 64; i += 16) {
+        __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(a + i));
+        __m128i y = _mm_loadu_si128((const __m128i *)(const void *)(b + i));
+        any = _mm_or_si128(any, _mm_xor_si128(x, y));
+    }
+    any = _mm_and_si128(any, _mm_set1_epi32((int)PIXEL_MASK));
+    return _mm_movemask_epi8(_mm_cmpeq_epi8(any, _mm_setzero_si128())) == 0xFFFF;
+#else
+    return pixels_difference_scalar(a, b, 16) == 0;
+#endif
+}
+
 static inline bool pixels_equal(const uint8_t *a, const uint8_t *b, unsigned n)
 {
-    while (n > 16) {
-        if (pixels_difference(a, b, 16) != 0)
+    for (; n >= 16; a += 64, b += 64, n -= 16) {
+        if (!pixels_equal_16(a, b))
             return false;
-        a += 64;
-        b += 64;
-        n -= 16;
     }
     return pixels_difference(a, b, n) == 0;
 }

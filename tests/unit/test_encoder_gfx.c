@@ -82,11 +82,20 @@ static bool tile_due(const Session *s, const Rect *tile)
            s->rest.y < tile->y + tile->h && tile->y < s->rest.y + s->rest.h;
 }
 
+/* What the framebuffer lends is there outside of its rectangles, too. */
+static void fill_outside(const Session *s, Frame *frame, uint64_t area)
+{
+    frame->whole = area * 4 >= WIDTH * HEIGHT;
+    for (uint32_t y = 0; y < HEIGHT && frame->whole; y++)
+        memcpy(frame->pixels + (size_t)y * frame->stride, s->screen[y], WIDTH * 4);
+}
+
 /* The tiles that changed, each a rectangle, as the framebuffer hands them out. */
 static Frame *take_frame(Session *s)
 {
     Frame *frame = frame_new(s->pool, WIDTH, HEIGHT, 1);
     GArray *rects = g_array_new(FALSE, FALSE, sizeof(Rect));
+    uint64_t area = 0;
 
     for (uint32_t y = 0; y < HEIGHT; y += 64) {
         for (uint32_t x = 0; x < WIDTH; x += 64) {
@@ -105,7 +114,9 @@ static Frame *take_frame(Session *s)
         for (int32_t y = r->y; y < r->y + r->h; y++)
             memcpy(frame->pixels + (size_t)y * frame->stride + r->x * 4, &s->screen[y][r->x],
                    (size_t)r->w * 4);
+        area += (uint64_t)r->w * (uint64_t)r->h;
     }
+    fill_outside(s, frame, area);
     frame->captured_us = s->now_ms * 1000;
     memcpy(s->shown, s->screen, sizeof(s->screen));
     return frame;
@@ -261,6 +272,30 @@ static void test_scroll(void)
     g_assert_cmpuint(show(s) * 4, <, whole);
     memmove(s->screen[0], s->screen[37], sizeof(s->screen[0]) * (HEIGHT - 37));
     g_assert_cmpuint(show(s) * 4, <, whole);
+    session_free(s);
+}
+
+/* What is blank before and after does not cut what moves to pieces. */
+static void test_scroll_with_margin(void)
+{
+    Session *s = session_new();
+
+    for (uint32_t i = 0; i < 6; i++) {
+        for (uint32_t line = 0; line * 16 < HEIGHT; line++) {
+            fill(s, 0, (int32_t)(line * 16), WIDTH, 16, 0x102030);
+            text_line(s, 0, (int32_t)(line * 16), 16, i * 3 + line);
+            text_line(s, 384, (int32_t)(line * 16), 32, i * 3 + line);
+        }
+        /* X bytes too, or the blank tiles would be said to have changed */
+        for (uint32_t y = 0; y < HEIGHT; y++) {
+            for (uint32_t x = 0; x < WIDTH; x++)
+                s->screen[y][x] &= 0xFFFFFF;
+        }
+        unsigned copies = gfx_player_count(s->player, GFX_SURFACETOSURFACE);
+        show(s);
+        if (i > 1)
+            g_assert_cmpuint(gfx_player_count(s->player, GFX_SURFACETOSURFACE) - copies, ==, 1);
+    }
     session_free(s);
 }
 
@@ -582,6 +617,7 @@ int main(int argc, char **argv)
     g_test_add_func("/encoder-gfx/film/cursor", test_cursor_over_film);
     g_test_add_func("/encoder-gfx/text-is-no-film", test_text_is_no_film);
     g_test_add_func("/encoder-gfx/scroll", test_scroll);
+    g_test_add_func("/encoder-gfx/scroll-with-margin", test_scroll_with_margin);
     g_test_add_func("/encoder-gfx/window", test_window);
     g_test_add_func("/encoder-gfx/window-rests", test_window_rests);
     g_test_add_func("/encoder-gfx/alternating", test_alternating);

@@ -46,6 +46,7 @@ typedef struct Client {
     bool blank;
     uint8_t *pixels;
     uint64_t pixels_taken;
+    unsigned whole; /* frames */
 } Client;
 
 static void check_rects(const Frame *f)
@@ -97,6 +98,10 @@ static bool client_take(Client *c)
             memcpy(c->pixels + ((size_t)y * c->width + (size_t)r->x) * 4,
                    f->pixels + (size_t)y * f->stride + (size_t)r->x * 4, (size_t)r->w * 4);
     }
+    for (uint32_t y = 0; y < f->height && f->whole; y++)
+        g_assert_cmpmem(f->pixels + (size_t)y * f->stride, f->width * 4,
+                        c->pixels + (size_t)y * c->width * 4, c->width * 4);
+    c->whole += f->whole;
     frame_unref(f);
     return true;
 }
@@ -164,6 +169,7 @@ static void test_map_random(void)
             assert_shows(&b, &g);
         }
     }
+    g_assert_cmpuint(a.whole, >, 10);
     client_free(&a);
     client_free(&b);
     framebuffer_free(fb);
