@@ -25,6 +25,7 @@
 #include "cert.h"
 #include "cmdline.h"
 #include "control.h"
+#include "dmabuf.h"
 #include "helper_bus.h"
 #include "log.h"
 #include "passwd.h"
@@ -229,17 +230,23 @@ static void allow_host_usb(const App *app)
         sandbox_allow_read(described[i]);
 }
 
-/* A GPU that encodes video. */
+/* A GPU that encodes video is opened anew for each stream; that which reads dma-bufs is open. */
 static void allow_gpu(void)
 {
-    static const char *const paths[] = {"/sys/dev/char", "/sys/devices", "/sys/class/drm",
-                                        "/usr/share/drirc.d"};
+    if (video_needs_gpu())
+        sandbox_allow_devices(GPU_DIR);
+    if (video_needs_gpu() || dmabuf_has_node())
+        sandbox_allow_gpu_facts();
+}
 
-    if (!video_needs_gpu())
-        return;
-    sandbox_allow_devices(GPU_DIR);
-    for (size_t i = 0; i < G_N_ELEMENTS(paths); i++)
-        sandbox_allow_read(paths[i]);
+/* Whether QEMU may render with OpenGL: of one that is ours its arguments say so. */
+static bool may_render(const Config *config)
+{
+    for (char **word = config->qemu_argv; word && *word; word++) {
+        if (g_str_has_prefix(*word, "dbus,") && strstr(*word, "gl=") && !strstr(*word, "gl=off"))
+            return true;
+    }
+    return config->mode != CONFIG_RUN;
 }
 
 static void confine(App *app)
@@ -249,6 +256,8 @@ static void confine(App *app)
         video_open(); /* libvirt waits for our name on the bus */
     else
         video_load(is_confined(app));
+    if (may_render(app->config))
+        dmabuf_open(GPU_DIR);
     if (!is_confined(app)) {
         app->config->host_usb = true;
         sandbox_off(app->config->sandbox ? "this build has sanitizers in it" : "--sandbox=off");
@@ -283,7 +292,7 @@ static void filter(App *app)
         .child = app->run ? run_pid(app->run) : 0,
         .connect = app->config->mode != CONFIG_BUS,
         .devices = app->config->host_usb,
-        .gpu = video_needs_gpu(),
+        .gpu = video_needs_gpu() || dmabuf_has_node(),
         .write_files = app->config->mode == CONFIG_BUS && app->config->auth_file,
     };
     if (is_confined(app))

@@ -90,6 +90,15 @@ void sandbox_allow_read(const char *path)
     allow(path, SANDBOX_READ);
 }
 
+void sandbox_allow_gpu_facts(void)
+{
+    static const char *const facts[] = {"/sys/dev/char", "/sys/devices", "/sys/class/drm",
+                                        "/usr/share/drirc.d"};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(facts); i++)
+        sandbox_allow_read(facts[i]);
+}
+
 void sandbox_allow_read_beside(const char *path)
 {
     g_autofree char *folder = g_path_get_dirname(path);

@@ -47,6 +47,9 @@ void sandbox_allow_run(const char *path);
 /** Device nodes below @path may be opened for reading and writing, and given ioctls. */
 void sandbox_allow_devices(const char *path);
 
+/** What graphics drivers read to find out what a device is that is open already. */
+void sandbox_allow_gpu_facts(void);
+
 /** Confines the calling thread and all it starts later. There must be no other. */
 void sandbox_confine(void);
 

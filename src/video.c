@@ -10,19 +10,18 @@
  */
 #include "video.h"
 
-#include <dlfcn.h>
 #include <glib.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "log.h"
+#include "module.h"
 #include "video_convert.h"
 #include "video_rate.h"
 #include "video_trial.h"
 
 #define SUBJECT "H.264"
-#define MODULE "qrdp-h264.so"
 #define NO_CODEC "none (no encoder works: install libx264 and a libavcodec that uses it)"
 /* Processor time of a picture that is well spent on a better one. In the trial: its picture takes
  * 1.6 times what textured video does. 12 ms keep a full screen of 1280x800 below what SPICE takes
@@ -47,44 +46,12 @@ struct VideoEncoder {
 
 /* --- loading --- */
 
-/* Beside the program, which is where a build tree has it, or where it is installed. */
-static void *open_module(char **why)
-{
-    const char *named = g_getenv("QRDP_MODULE_DIR");
-    g_autofree char *program = g_file_read_link("/proc/self/exe", NULL);
-    g_autofree char *beside = program ? g_path_get_dirname(program) : NULL;
-    const char *folders[] = {named, beside, QRDP_MODULE_DIR};
-
-    for (size_t i = 0; i < G_N_ELEMENTS(folders); i++) {
-        if (!folders[i])
-            continue;
-        g_autofree char *path = g_build_filename(folders[i], MODULE, NULL);
-        if (!g_file_test(path, G_FILE_TEST_EXISTS))
-            continue;
-        void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-        if (!module)
-            *why = g_strdup_printf("%s; install libavcodec", dlerror());
-        return module;
-    }
-    *why = g_strdup_printf("%s is not in %s: build qrdp with libavcodec-dev installed", MODULE,
-                           QRDP_MODULE_DIR);
-    return NULL;
-}
-
 static const VideoBackend *find_backend(char **why)
 {
-    void *module = open_module(why);
-    VideoBackendGet get = NULL;
+    const VideoBackend *found =
+        module_open("qrdp-h264", QRDP_VIDEO_BACKEND, VIDEO_BACKEND_ABI, "libavcodec", why);
 
-    if (!module)
-        return NULL;
-    *(void **)&get = dlsym(module, QRDP_VIDEO_BACKEND);
-    const VideoBackend *found = get ? get() : NULL;
-    if (!found || found->abi != VIDEO_BACKEND_ABI || found->n_kinds > VIDEO_MAX_CODECS) {
-        *why = g_strdup(MODULE " belongs to another version of qrdp");
-        return NULL;
-    }
-    return found;
+    return found && found->n_kinds <= VIDEO_MAX_CODECS ? found : NULL;
 }
 
 static void describe(void)

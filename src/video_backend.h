@@ -66,8 +66,7 @@ typedef struct VideoBackend {
                    uint8_t *luma);
 } VideoBackend;
 
-/** The function that a module exports, and its type. */
+/** The function that a module exports; it returns a const VideoBackend *. */
 #define QRDP_VIDEO_BACKEND "qrdp_video_backend"
-typedef const VideoBackend *(*VideoBackendGet)(void);
 
 #endif

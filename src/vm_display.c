@@ -6,11 +6,13 @@
  * there: whatever serves that socket must never wait for anything. So one thread serves it, and
  * all that thread does is check, queue and reply (rdp-server.md 21.2).
  *
- * The queue (Session.ops) is ordered, and short by construction: a new scanout makes everything
- * before it pointless, damage is merged with damage, an Update replaces the Updates it covers, the
- * cursor has one place. Main is woken once per batch. Should main be so late that the queue
- * exceeds its bounds, the session is given up: registering again brings a fresh Scanout, which is
- * what dropped Updates would have needed anyway.
+ * The queue (vm_ops.h) is ordered and short, the cursor has one place. Main is woken once per
+ * batch. Should main be so late that the queue exceeds its bounds, the session is given up:
+ * registering again brings a fresh Scanout, which is what dropped Updates would have needed anyway.
+ *
+ * With gl=on QEMU sends dma-bufs (dmabuf.h). They are read on this thread, when QEMU says what has
+ * changed, and go on as copies. A picture that cannot be read is refused with a sentence, in the
+ * log and as a picture for whoever looks.
  *
  * A Session is one listener connection. Main drops it by clearing Session.display; whatever the
  * thread queues afterwards is thrown away.
@@ -18,29 +20,20 @@
 #include <errno.h>
 #include <gio/gio.h>
 #include <gio/gunixfdlist.h>
+#include <pixman.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "display1.h"
+#include "dmabuf.h"
 #include "handover.h"
 #include "log.h"
+#include "notice.h"
 #include "vm_internal.h"
+#include "vm_ops.h"
 
 #define SUBJECT "display"
-#define QUEUE_MAX_OPS 4096u
-#define QUEUE_MAX_BYTES (256u * 1024 * 1024)
-#define QUEUE_MAX_DAMAGE 64u /* rectangles; more are merged into the last */
-
-typedef enum OpKind { OP_MAP, OP_SCANOUT, OP_UPDATE, OP_DAMAGE, OP_DISABLE } OpKind;
-
-typedef struct Op {
-    OpKind kind;
-    int fd; /* OP_MAP, else -1 */
-    uint32_t offset, width, height, stride, format;
-    Rect rect;
-    GVariant *data; /* OP_SCANOUT, OP_UPDATE */
-} Op;
 
 typedef struct Session {
     gint refs;
@@ -53,16 +46,15 @@ typedef struct Session {
     GMutex lock; /* what follows */
     bool dropped;
     bool wake_pending;
-    GQueue ops; /* of Op */
-    size_t bytes;
-    unsigned n_damage;
+    OpQueue ops;
     Cursor *cursor; /* a shape that arrived */
     bool has_pointer, pointer_on;
     const char *ended; /* why, or NULL */
 
     GDBusConnection *connection; /* listener thread only, with what follows */
     guint registrations[2];
-    bool dmabuf_reported;
+    Dmabuf *dmabuf; /* the picture, if it is one */
+    bool refused;   /* that it cannot be read was said */
 } Session;
 
 struct VmDisplay {
@@ -96,45 +88,12 @@ void cursor_unref(Cursor *cursor)
     g_free(cursor);
 }
 
-/* ---- ops ---- */
-
-static void op_free(Op *op)
-{
-    if (op->fd >= 0)
-        close(op->fd);
-    if (op->data)
-        g_variant_unref(op->data);
-    g_free(op);
-}
-
-static size_t op_size(const Op *op)
-{
-    return sizeof(*op) + (op->data ? g_variant_get_size(op->data) : 0);
-}
-
-static bool rect_covers(const Rect *a, const Rect *b)
-{
-    return a->x <= b->x && a->y <= b->y && (int64_t)a->x + a->w >= (int64_t)b->x + b->w &&
-           (int64_t)a->y + a->h >= (int64_t)b->y + b->h;
-}
-
-static Rect rect_union(const Rect *a, const Rect *b)
-{
-    int64_t x1 = MAX((int64_t)a->x + a->w, (int64_t)b->x + b->w);
-    int64_t y1 = MAX((int64_t)a->y + a->h, (int64_t)b->y + b->h);
-    Rect u = {.x = MIN(a->x, b->x), .y = MIN(a->y, b->y)};
-
-    u.w = (int32_t)(x1 - u.x);
-    u.h = (int32_t)(y1 - u.y);
-    return u;
-}
-
 static void session_unref(Session *session)
 {
     if (!g_atomic_int_dec_and_test(&session->refs))
         return;
     g_assert(!session->connection);
-    g_queue_clear_full(&session->ops, (GDestroyNotify)op_free);
+    ops_clear(&session->ops);
     cursor_unref(session->cursor);
     g_object_unref(session->cancellable);
     g_main_context_unref(session->main_context);
@@ -162,33 +121,6 @@ static void session_unlock(Session *session)
 
 /* ---- main: applying what was queued ---- */
 
-static void apply_op(Framebuffer *fb, Op *op)
-{
-    const uint8_t *data;
-    gsize len = 0;
-
-    switch (op->kind) {
-    case OP_MAP:
-        framebuffer_set_map(fb, op->fd, op->offset, op->width, op->height, op->stride, op->format);
-        op->fd = -1;
-        break;
-    case OP_SCANOUT:
-        data = g_variant_get_fixed_array(op->data, &len, 1);
-        framebuffer_set_scanout(fb, op->width, op->height, op->stride, op->format, data, len);
-        break;
-    case OP_UPDATE:
-        data = g_variant_get_fixed_array(op->data, &len, 1);
-        framebuffer_update(fb, &op->rect, op->stride, op->format, data, len);
-        break;
-    case OP_DAMAGE:
-        framebuffer_update_map(fb, &op->rect);
-        break;
-    case OP_DISABLE:
-        framebuffer_disable(fb);
-        break;
-    }
-}
-
 static void apply_cursor(VmDisplay *display, Cursor *shape, bool has_pointer, bool on)
 {
     if (shape) {
@@ -208,14 +140,10 @@ static gboolean session_drain(gpointer data)
 {
     Session *session = data;
     VmDisplay *display = session->display;
-    GQueue ops = G_QUEUE_INIT;
 
     session_lock(session);
     session->wake_pending = false;
-    GQueue taken = session->ops;
-    session->ops = ops;
-    session->bytes = 0;
-    session->n_damage = 0;
+    OpQueue taken = ops_take(&session->ops);
     Cursor *cursor = g_steal_pointer(&session->cursor);
     bool has_pointer = session->has_pointer, on = session->pointer_on;
     session->has_pointer = false;
@@ -224,8 +152,7 @@ static gboolean session_drain(gpointer data)
 
     if (display) {
         display->callbacks.drain_begin(display->user);
-        for (GList *l = taken.head; l; l = l->next)
-            apply_op(display->fb, l->data);
+        ops_apply(&taken, display->fb);
         display->callbacks.drain_end(display->user);
         /* A callback may have closed this session. */
         if (session->display)
@@ -235,7 +162,7 @@ static gboolean session_drain(gpointer data)
             display->callbacks.closed(display->user, ended);
         }
     }
-    g_queue_clear_full(&taken, (GDestroyNotify)op_free);
+    ops_clear(&taken);
     cursor_unref(cursor);
     return G_SOURCE_REMOVE;
 }
@@ -265,86 +192,29 @@ static void session_end(Session *session, const char *why)
     session_wake(session);
 }
 
-static void drop_link(Session *session, GList *link)
-{
-    Op *op = link->data;
-
-    session->bytes -= op_size(op);
-    session->n_damage -= op->kind == OP_DAMAGE;
-    g_queue_delete_link(&session->ops, link);
-    op_free(op);
-}
-
-/* True if damage was merged into what is queued. Only damage behind the last other op counts. */
-static bool merge_damage(Session *session, const Rect *rect)
-{
-    for (GList *l = session->ops.tail; l; l = l->prev) {
-        Op *queued = l->data;
-        if (queued->kind != OP_DAMAGE)
-            break;
-        bool stacked = queued->rect.x == rect->x && queued->rect.w == rect->w &&
-                       (int64_t)queued->rect.y + queued->rect.h >= rect->y &&
-                       queued->rect.y <= rect->y;
-        if (rect_covers(&queued->rect, rect))
-            return true;
-        if (stacked || session->n_damage >= QUEUE_MAX_DAMAGE) {
-            queued->rect = rect_union(&queued->rect, rect);
-            return true;
-        }
-    }
-    return false;
-}
-
-static void forget_covered_updates(Session *session, const Rect *rect)
-{
-    for (GList *l = session->ops.head, *next; l; l = next) {
-        const Op *queued = l->data;
-        next = l->next;
-        if (queued->kind == OP_UPDATE && rect_covers(rect, &queued->rect))
-            drop_link(session, l);
-    }
-}
-
 /* Takes @op. */
 static void session_push(Session *session, Op *op)
 {
+    bool news = false;
+
     session_lock(session);
-    bool keep = !session->dropped && !session->ended;
-
-    if (keep && op->kind == OP_DAMAGE) {
-        keep = !merge_damage(session, &op->rect);
-    } else if (keep && op->kind == OP_UPDATE) {
-        forget_covered_updates(session, &op->rect);
-    } else if (keep) {
-        while (session->ops.head)
-            drop_link(session, session->ops.head);
-    }
-    if (keep &&
-        (session->ops.length >= QUEUE_MAX_OPS || session->bytes + op_size(op) > QUEUE_MAX_BYTES)) {
-        session_end(session, "more picture updates than could be shown");
-        keep = false;
-    }
-    if (keep) {
-        session->bytes += op_size(op);
-        session->n_damage += op->kind == OP_DAMAGE;
-        g_queue_push_tail(&session->ops, op);
-        session_wake(session);
-    }
-    session_unlock(session);
-    if (!keep)
+    if (session->dropped || session->ended)
         op_free(op);
-}
-
-static Op *op_new(OpKind kind)
-{
-    Op *op = g_new0(Op, 1);
-
-    op->kind = kind;
-    op->fd = -1;
-    return op;
+    else if (!ops_push(&session->ops, op, &news))
+        session_end(session, "more picture updates than could be shown");
+    if (news)
+        session_wake(session);
+    session_unlock(session);
 }
 
 /* ---- listener thread: calls ---- */
+
+/* Anything else that is a picture, or none, ends one that was a dma-buf. */
+static void push_other(Session *session, Op *op)
+{
+    g_clear_pointer(&session->dmabuf, dmabuf_free);
+    session_push(session, op);
+}
 
 static void on_scanout_map(Session *session, GVariant *parameters, GDBusMethodInvocation *call)
 {
@@ -363,7 +233,7 @@ static void on_scanout_map(Session *session, GVariant *parameters, GDBusMethodIn
         op_free(op);
         return;
     }
-    session_push(session, op);
+    push_other(session, op);
 }
 
 static void on_scanout(Session *session, GVariant *parameters)
@@ -372,7 +242,7 @@ static void on_scanout(Session *session, GVariant *parameters)
 
     g_variant_get(parameters, "(uuuu@ay)", &op->width, &op->height, &op->stride, &op->format,
                   &op->data);
-    session_push(session, op);
+    push_other(session, op);
 }
 
 static void on_update(Session *session, GVariant *parameters)
@@ -386,15 +256,12 @@ static void on_update(Session *session, GVariant *parameters)
 
 static void on_update_map(Session *session, GVariant *parameters)
 {
-    Op *op = op_new(OP_DAMAGE);
+    Rect rect;
 
-    g_variant_get(parameters, "(iiii)", &op->rect.x, &op->rect.y, &op->rect.w, &op->rect.h);
-    /* A surface's worth at most, so that unions stay in range. */
-    const Rect all = {0, 0, (int32_t)FRAMEBUFFER_MAX_SIDE, (int32_t)FRAMEBUFFER_MAX_SIDE};
-    if (op->rect.w > 0 && op->rect.h > 0 && rect_covers(&all, &op->rect))
+    g_variant_get(parameters, "(iiii)", &rect.x, &rect.y, &rect.w, &rect.h);
+    Op *op = op_new_damage(&rect);
+    if (op)
         session_push(session, op);
-    else
-        op_free(op);
 }
 
 static void on_cursor_define(Session *session, GVariant *parameters)
@@ -438,14 +305,86 @@ static void on_mouse_set(Session *session, GVariant *parameters)
     session_unlock(session);
 }
 
-static void on_dmabuf(Session *session)
+static GVariant *bytes_variant(GBytes *bytes)
 {
-    if (session->dmabuf_reported)
+    return g_variant_ref_sink(g_variant_new_from_bytes(G_VARIANT_TYPE_BYTESTRING, bytes, TRUE));
+}
+
+/* Says why the picture cannot be read, once in the log and to whoever looks. Takes @why. */
+static void refuse_dmabuf(Session *session, char *why, uint32_t width, uint32_t height)
+{
+    Op *op = op_new(OP_SCANOUT);
+    g_autoptr(GBytes) picture = notice_draw(why, &width, &height);
+
+    g_clear_pointer(&session->dmabuf, dmabuf_free);
+    if (!session->refused)
+        log_error(SUBJECT, "%s", why);
+    session->refused = true;
+    g_free(why);
+    op->width = width;
+    op->height = height;
+    op->stride = width * 4;
+    op->format = PIXMAN_x8r8g8b8;
+    op->data = bytes_variant(picture);
+    session_push(session, op);
+}
+
+/* Sends on what a rectangle of the dma-buf shows now: as the whole picture (OP_SCANOUT), or a part.
+ */
+static void read_dmabuf(Session *session, OpKind kind, Rect rect)
+{
+    uint32_t stride;
+    char *why;
+    GBytes *pixels = dmabuf_read(session->dmabuf, &rect, &stride, &why);
+
+    if (!pixels) {
+        if (why)
+            refuse_dmabuf(session, why, 0, 0);
         return;
-    session->dmabuf_reported = true;
-    log_error(SUBJECT, "QEMU renders with OpenGL and offers the picture as a dma-buf, which cannot "
-                       "be read here: remove gl=on from its -display dbus option (libvirt: <gl "
-                       "enable='no'/> in the dbus <graphics>)");
+    }
+    Op *op = op_new(kind);
+    op->rect = rect;
+    op->width = (uint32_t)rect.w;
+    op->height = (uint32_t)rect.h;
+    op->stride = stride;
+    op->format = dmabuf_format(session->dmabuf);
+    op->data = bytes_variant(pixels);
+    g_bytes_unref(pixels);
+    session_push(session, op);
+}
+
+static void on_scanout_dmabuf(Session *session, GVariant *parameters, GDBusMethodInvocation *call)
+{
+    GUnixFDList *fds = g_dbus_message_get_unix_fd_list(g_dbus_method_invocation_get_message(call));
+    DmabufImage image = {.fd = -1};
+    gboolean y0_top;
+    gint32 handle;
+    char *why = NULL;
+
+    g_variant_get(parameters, "(huuuutb)", &handle, &image.width, &image.height, &image.stride,
+                  &image.fourcc, &image.modifier, &y0_top);
+    if (fds && handle >= 0 && handle < g_unix_fd_list_get_length(fds))
+        image.fd = g_unix_fd_list_get(fds, handle, NULL);
+    if (image.fd < 0) {
+        log_warning(SUBJECT, "QEMU sent a ScanoutDMABUF without its buffer");
+        return;
+    }
+    g_clear_pointer(&session->dmabuf, dmabuf_free);
+    session->dmabuf = dmabuf_import(&image, y0_top, &why);
+    close(image.fd);
+    if (session->dmabuf)
+        read_dmabuf(session, OP_SCANOUT, (Rect){0, 0, (int32_t)image.width, (int32_t)image.height});
+    else
+        refuse_dmabuf(session, why, image.width, image.height);
+}
+
+static void on_update_dmabuf(Session *session, GVariant *parameters)
+{
+    Rect rect;
+
+    g_variant_get(parameters, "(iiii)", &rect.x, &rect.y, &rect.w, &rect.h);
+    if (session->dmabuf)
+        read_dmabuf(session, OP_UPDATE, rect);
 }
 
 static void on_call(GDBusConnection *connection, const gchar *sender, const gchar *path,
@@ -464,14 +403,15 @@ static void on_call(GDBusConnection *connection, const gchar *sender, const gcha
     else if (strcmp(method, "Scanout") == 0)
         on_scanout(session, parameters);
     else if (strcmp(method, "Disable") == 0)
-        session_push(session, op_new(OP_DISABLE));
+        push_other(session, op_new(OP_DISABLE));
     else if (strcmp(method, "CursorDefine") == 0)
         on_cursor_define(session, parameters);
     else if (strcmp(method, "MouseSet") == 0)
         on_mouse_set(session, parameters);
     else if (strcmp(method, "ScanoutDMABUF") == 0)
-        on_dmabuf(session);
-    /* UpdateDMABUF: nothing to look at, but the reply lets the guest go on. */
+        on_scanout_dmabuf(session, parameters, call);
+    else if (strcmp(method, "UpdateDMABUF") == 0)
+        on_update_dmabuf(session, parameters);
     g_dbus_method_invocation_return_value(call, NULL);
 }
 
@@ -566,6 +506,7 @@ static gboolean session_stop(gpointer data)
     Session *session = data;
 
     handover_take(session);
+    g_clear_pointer(&session->dmabuf, dmabuf_free);
     if (session->connection) {
         g_signal_handlers_disconnect_by_data(session->connection, session);
         for (size_t i = 0; i < G_N_ELEMENTS(session->registrations); i++)
@@ -663,7 +604,7 @@ int vm_display_open(VmDisplay *display, bool offer_map, GError **error)
     session->offer_map = offer_map;
     session->connecting = &display->connecting;
     g_mutex_init(&session->lock);
-    g_queue_init(&session->ops);
+    ops_init(&session->ops);
     display->session = session;
 
     Start *start = g_new0(Start, 1);

@@ -14,7 +14,7 @@ setup_packages() { # prints "package minimum-version" for this release, "-" = an
         backported_libvirt=11.1
     fi
     printf '%s -\n' gcc libc6-dev meson ninja-build pkg-config libglib2.0-dev libusb-1.0-0-dev \
-        libusbredirparser-dev libusbredirhost-dev libxkbcommon-dev libseccomp-dev libssl-dev libpixman-1-dev libjson-glib-dev libdrm-dev libavcodec-dev \
+        libusbredirparser-dev libusbredirhost-dev libxkbcommon-dev libseccomp-dev libssl-dev libpixman-1-dev libjson-glib-dev libdrm-dev libavcodec-dev libgbm-dev \
         seabios python3 busybox-static cpio kmod scdoc xz-utils zstd gzip dosfstools mtools e2fsprogs \
         ovmf syslinux syslinux-common systemd-boot-efi binutils \
         usbredirect rdesktop xvfb xauth x11-utils x11-apps xdotool xkb-data dbus util-linux procps
