@@ -27,6 +27,10 @@ typedef struct Cursor {
     int32_t hot_x, hot_y;
     uint32_t *argb;
 } Cursor;
+/** @argb: @len bytes, copied. NULL if they are not a shape of this size, of at most
+ * VM_MAX_CURSOR_SIDE a side. The hot spot is put inside. */
+Cursor *cursor_new(int32_t width, int32_t height, int32_t hot_x, int32_t hot_y, const uint8_t *argb,
+                   size_t len);
 Cursor *cursor_ref(Cursor *cursor);
 void cursor_unref(Cursor *cursor);
 

@@ -80,6 +80,22 @@ Cursor *cursor_ref(Cursor *cursor)
     return cursor;
 }
 
+Cursor *cursor_new(int32_t width, int32_t height, int32_t hot_x, int32_t hot_y, const uint8_t *argb,
+                   size_t len)
+{
+    if (width <= 0 || height <= 0 || width > (int32_t)VM_MAX_CURSOR_SIDE ||
+        height > (int32_t)VM_MAX_CURSOR_SIDE || len != (size_t)width * (size_t)height * 4)
+        return NULL;
+    Cursor *cursor = g_new0(Cursor, 1);
+    cursor->refs = 1;
+    cursor->width = (uint32_t)width;
+    cursor->height = (uint32_t)height;
+    cursor->hot_x = CLAMP(hot_x, 0, width - 1);
+    cursor->hot_y = CLAMP(hot_y, 0, height - 1);
+    cursor->argb = g_memdup2(argb, len);
+    return cursor;
+}
+
 void cursor_unref(Cursor *cursor)
 {
     if (!cursor || !g_atomic_int_dec_and_test(&cursor->refs))
@@ -272,20 +288,12 @@ static void on_cursor_define(Session *session, GVariant *parameters)
 
     g_variant_get(parameters, "(iiii@ay)", &width, &height, &hot_x, &hot_y, &data);
     const uint8_t *argb = g_variant_get_fixed_array(data, &len, 1);
-    if (width <= 0 || height <= 0 || width > (gint32)VM_MAX_CURSOR_SIDE ||
-        height > (gint32)VM_MAX_CURSOR_SIDE || len != (gsize)width * (gsize)height * 4) {
+    Cursor *cursor = cursor_new(width, height, hot_x, hot_y, argb, len);
+    if (!cursor) {
         log_warning(SUBJECT, "cursor of %dx%d in %zu bytes ignored (at most %u a side)", width,
                     height, len, VM_MAX_CURSOR_SIDE);
         return;
     }
-    Cursor *cursor = g_new0(Cursor, 1);
-    cursor->refs = 1;
-    cursor->width = (uint32_t)width;
-    cursor->height = (uint32_t)height;
-    cursor->hot_x = CLAMP(hot_x, 0, width - 1);
-    cursor->hot_y = CLAMP(hot_y, 0, height - 1);
-    cursor->argb = g_memdup2(argb, len);
-
     session_lock(session);
     cursor_unref(session->cursor);
     session->cursor = cursor;

@@ -1,16 +1,19 @@
 /*
  * A guest that changes its mode and its pixels as it likes, and a QEMU that lies about both:
- * scanouts by value and in shared memory, updates, damage, and viewers that take frames. Every
- * pixel of a frame is touched, so that a wrong size shows.
+ * scanouts by value and in shared memory, updates, damage, cursors, and viewers that take frames.
+ * Every pixel of a frame is touched, so that a wrong size shows; a cursor goes on to what a client
+ * is sent.
  */
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "bytes.h"
 #include "framebuffer.h"
 #include "log.h"
+#include "peer_cursor.h"
 
 #define MAX_SHARED 65536u
 #define VIEWERS 2u
@@ -64,6 +67,32 @@ static void by_value(Framebuffer *fb, Reader *r, bool whole)
     free(data);
 }
 
+static void cursor(Reader *r)
+{
+    int32_t width = (int32_t)side(r), height = (int32_t)side(r);
+    int32_t hot_x = (int32_t)reader_u32(r), hot_y = (int32_t)reader_u32(r);
+    uint8_t how = reader_u8(r), fill = reader_u8(r);
+    bool honest = how & 1 && width > 0 && height > 0 && width < 1024 && height < 1024;
+    size_t len = honest ? (size_t)width * (size_t)height * 4 : reader_u16(r);
+    uint8_t *data = malloc(len ? len : 1); /* of its own: overreads are seen */
+
+    memset(data, fill, len ? len : 1);
+    Cursor *c = cursor_new(width, height, hot_x, hot_y, data, len);
+    free(data);
+    if (!c)
+        return;
+    assert(honest || len == (size_t)width * (size_t)height * 4);
+    uint32_t most = how & 2 ? 384 : how & 4 ? 96 : 32;
+    CursorImage *image = cursor_image_new(c, most, how & 8 ? 24 : 32);
+    cursor_unref(c);
+    if (!image)
+        return;
+    assert(image->width > 0 && image->width <= most && image->height > 0 && image->height <= most);
+    assert(image->hot_x < image->width && image->hot_y < image->height);
+    assert(image->xor_len >= image->width * image->height * (how & 8 ? 3 : 4));
+    cursor_image_free(image);
+}
+
 static void take(FramebufferViewer *viewer)
 {
     Frame *frame = framebuffer_viewer_take(viewer);
@@ -109,7 +138,10 @@ static void step(Framebuffer *fb, FramebufferViewer *const *viewers, Reader *r)
         break;
     }
     case 5:
-        framebuffer_disable(fb);
+        if (op & 0x80)
+            cursor(r);
+        else
+            framebuffer_disable(fb);
         break;
     case 6:
         rect = rectangle(r);

@@ -11,6 +11,8 @@
 #define MAX_CHANNELS DVC_MAX_OPENS
 #define CBW_BYTES 31u
 #define CSW_BYTES 13u
+#define CSW_STATUS 12u /* its last byte */
+#define SENSE_BYTES 18u
 /* Bytes of one completion: more than any request may ask for. */
 #define DATA_BYTES (USB_MAX_TRANSFER_BYTES + 65536u)
 
@@ -35,6 +37,7 @@ typedef struct Channel {
     uint8_t patch, config;
     uint32_t completions; /* RequestCompletion, once registered */
     uint32_t tag;         /* of the last command block */
+    uint8_t command;      /* its first byte */
     bool announced;
 } Channel;
 
@@ -229,6 +232,26 @@ static uint32_t descriptor(Channel *ch, uint8_t type, uint8_t index, uint8_t *ou
     return len;
 }
 
+/* An answer of mass storage that is told by what it says; false: any bytes will do. */
+static bool storage_data(Channel *ch, uint32_t wanted, uint8_t *own)
+{
+    static const uint8_t was_reset[SENSE_BYTES] = {0x70, 0, 6, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x29, 2};
+
+    if (ch->profile != 0 || !ch->tag)
+        return false;
+    if (wanted == SENSE_BYTES && ch->command == 3) {
+        memcpy(own, was_reset, SENSE_BYTES);
+        return true;
+    }
+    if (wanted != CSW_BYTES)
+        return false;
+    memcpy(own, "USBS", 4);
+    memcpy(own + 4, &ch->tag, 4); /* back as it came */
+    memset(own + 8, 0, 5);
+    ch->tag = 0;
+    return true;
+}
+
 /* The bytes of an IN transfer; most are the filling, at once or from @own. */
 static const uint8_t *in_data(Channel *ch, const UrbdrcMessage *m, uint8_t *own, uint32_t *len)
 {
@@ -247,15 +270,8 @@ static const uint8_t *in_data(Channel *ch, const UrbdrcMessage *m, uint8_t *own,
             return own;
         }
     }
-    if (u->function == URB_BULK_OR_INTERRUPT_TRANSFER && ch->profile == 0 && ch->tag &&
-        *len == CSW_BYTES) {
-        memcpy(own, "USBS", 4);
-        memcpy(own + 4, &ch->tag, 4); /* back as it came */
-        memset(own + 8, 0, 5);
-        ch->tag = 0;
-        return own;
-    }
-    return filling();
+    return u->function == URB_BULK_OR_INTERRUPT_TRANSFER && storage_data(ch, *len, own) ? own
+                                                                                        : filling();
 }
 
 typedef struct Answer {
@@ -274,8 +290,10 @@ static void proper_transfer(HostileClient *c, const Request *q, const UrbdrcMess
     r->kind = URBDRC_URB_COMPLETION_NO_DATA;
     if (m->kind == URBDRC_TRANSFER_OUT) {
         r->completion.output_size = m->transfer.output_size;
-        if (m->transfer.output_size == CBW_BYTES && memcmp(m->transfer.output, "USBC", 4) == 0)
+        if (m->transfer.output_size == CBW_BYTES && memcmp(m->transfer.output, "USBC", 4) == 0) {
             memcpy(&ch->tag, m->transfer.output + 4, 4);
+            ch->command = m->transfer.output[15];
+        }
     }
     if (u->function == URB_SELECT_CONFIGURATION || u->function == URB_SELECT_INTERFACE)
         select_result(ch, u, &a->result);
@@ -372,6 +390,10 @@ static void spoil(Answer *a, const UrbdrcMessage *m, HostileHow how, uint16_t ar
     case HOSTILE_WRONG_KIND:
         r->kind = r->kind == URBDRC_IOCONTROL_COMPLETION ? URBDRC_URB_COMPLETION_NO_DATA
                                                          : URBDRC_IOCONTROL_COMPLETION;
+        break;
+    case HOSTILE_FAILED:
+        if (data && r->completion.data_len == CSW_BYTES && memcmp(a->own, "USBS", 4) == 0)
+            a->own[CSW_STATUS] = 1;
         break;
     case HOSTILE_WRONG_ID:
         r->completion.request_id = (r->completion.request_id + 1 + arg) & 0x7fffffffu;

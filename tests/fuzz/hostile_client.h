@@ -26,6 +26,7 @@ typedef enum HostileHow {
     HOSTILE_MUTATED, /* a proper answer with a byte changed at @arg */
     HOSTILE_CUT,     /* a proper answer that ends early */
     HOSTILE_NEVER,
+    HOSTILE_FAILED, /* a proper answer; of mass storage, that the command has failed */
     HOSTILE_N_HOWS
 } HostileHow;
 

@@ -7,14 +7,20 @@
 #include <usbredirparser.h>
 
 #define PAYLOAD_BYTES (256u << 10)
+#define CBW_BYTES 31u
 
 typedef struct Asked {
     uint64_t id;
     int type; /* of the answer */
     uint8_t endpoint;
-    uint32_t length; /* wanted, IN */
+    uint32_t length; /* wanted, IN; of a stream: 1 to start it, 0 to stop it */
     unsigned answers;
 } Asked;
+
+/* Endpoints, bit n for endpoint n, whose stream of packets the device has said to be running. */
+typedef struct Running {
+    uint16_t iso, interrupt, bulk; /* IN */
+} Running;
 
 struct HostileGuest {
     FakeGuest *fake;
@@ -22,6 +28,7 @@ struct HostileGuest {
     unsigned n;
     size_t taken;                  /* of fake->out */
     bool raw, connected, rejected; /* .rejected: it may be offered once more, as something else */
+    Running running;
 };
 
 static const uint8_t payload[PAYLOAD_BYTES];
@@ -41,10 +48,38 @@ static void check_endpoints(const struct usb_redir_ep_info_header *h)
     }
 }
 
-static bool is_stream(const GuestPacket *p)
+/* The streams of a packet's or a status' kind, NULL if it has none. */
+static uint16_t *streams_of(HostileGuest *g, int type)
 {
-    return p->type == usb_redir_iso_packet || p->type == usb_redir_buffered_bulk_packet ||
-           (p->type == usb_redir_interrupt_packet && (p->endpoint & 0x80)); /* ids of its own */
+    switch (type) {
+    case usb_redir_iso_packet:
+    case usb_redir_iso_stream_status:
+        return &g->running.iso;
+    case usb_redir_interrupt_packet:
+    case usb_redir_interrupt_receiving_status:
+        return &g->running.interrupt;
+    case usb_redir_buffered_bulk_packet:
+    case usb_redir_bulk_receiving_status:
+        return &g->running.bulk;
+    default:
+        return NULL;
+    }
+}
+
+static void set_running(HostileGuest *g, int type, uint8_t endpoint, bool running)
+{
+    uint16_t *streams = streams_of(g, type), bit = (uint16_t)(1u << (endpoint & 15));
+
+    if (endpoint & 0x80)
+        *streams = (uint16_t)(running ? *streams | bit : *streams & ~bit);
+}
+
+/* A packet of a stream has an id of its own. It comes in, and only while its stream runs: what was
+ * answered to start, stop and since then is in order with it. */
+static void check_stream(HostileGuest *g, const GuestPacket *p)
+{
+    assert(p->endpoint & 0x80);
+    assert(g->raw || *streams_of(g, p->type) >> (p->endpoint & 15) & 1);
 }
 
 static void check_answer(HostileGuest *g, const GuestPacket *p)
@@ -55,10 +90,18 @@ static void check_answer(HostileGuest *g, const GuestPacket *p)
             continue;
         a->answers++;
         assert(g->raw || a->answers == 1);
-        if (p->type == usb_redir_bulk_packet || p->type == usb_redir_control_packet) {
+        if (p->type == usb_redir_bulk_packet || p->type == usb_redir_control_packet ||
+            p->type == usb_redir_interrupt_packet) {
             assert(p->endpoint == a->endpoint);
             assert(p->length <= a->length);
             assert(p->data_len == 0 || (a->endpoint & 0x80));
+        } else if (p->type == usb_redir_configuration_status) {
+            if (a->length && p->status == usb_redir_success) /* it was set */
+                g->running = (Running){0};
+        } else if (streams_of(g, p->type)) {
+            assert(p->endpoint == a->endpoint);
+            if (!a->length || p->status == usb_redir_success)
+                set_running(g, p->type, p->endpoint, a->length);
         }
         return;
     }
@@ -87,11 +130,25 @@ static void check_packet(HostileGuest *g, const GuestPacket *p)
         assert(p->data_len <= (int)USB_MAX_CONTROL_BYTES);
         check_answer(g, p);
         break;
-    case usb_redir_bulk_packet:
     case usb_redir_interrupt_packet:
-        if (!is_stream(p))
+        if (p->endpoint & 0x80)
+            check_stream(g, p);
+        else
             check_answer(g, p);
         break;
+    case usb_redir_iso_packet:
+    case usb_redir_buffered_bulk_packet:
+        check_stream(g, p);
+        break;
+    case usb_redir_iso_stream_status:
+    case usb_redir_interrupt_receiving_status:
+    case usb_redir_bulk_receiving_status:
+        if (p->id == 0) /* the device ends it */
+            set_running(g, p->type, p->endpoint, false);
+        else
+            check_answer(g, p);
+        break;
+    case usb_redir_bulk_packet:
     case usb_redir_configuration_status:
     case usb_redir_alt_setting_status:
         check_answer(g, p);
@@ -157,22 +214,23 @@ static void control(HostileGuest *g, Reader *r)
                                        out && h.length ? bytes(payload) : NULL, out ? h.length : 0);
 }
 
-static uint32_t transfer_length(Reader *r)
+/* Lengths that are usual, and some that are not. */
+static uint32_t transfer_length(uint8_t scale, uint32_t length)
 {
-    uint8_t scale = reader_u8(r);
-    uint32_t length = reader_u16(r);
-
-    if (scale == 31) /* a command block of mass storage */
-        return 31;
+    if (scale == 30 || scale == 31) /* a command block of mass storage */
+        return CBW_BYTES;
     return scale > 250 ? length << 11 : scale > 200 ? length << 4 : length;
 }
 
 static void bulk(HostileGuest *g, Reader *r, uint8_t endpoint)
 {
-    uint32_t length = transfer_length(r);
-    static uint8_t command[31] = {'U', 'S', 'B',  'C', 1, 2,    3, 4, 36, 0,
-                                  0,   0,   0x80, 0,   6, 0x12, 0, 0, 0,  36};
-    const uint8_t *data = length == sizeof(command) ? command : payload;
+    uint8_t scale = reader_u8(r);
+    uint32_t length = transfer_length(scale, reader_u16(r));
+    static const uint8_t inquiry[CBW_BYTES] = {'U', 'S', 'B',  'C', 1, 2,    3, 4, 36, 0,
+                                               0,   0,   0x80, 0,   6, 0x12, 0, 0, 0,  36};
+    static const uint8_t capacity[CBW_BYTES] = {'U', 'S', 'B', 'C', 1,    2, 3,  4,
+                                                8,   0,   0,   0,   0x80, 0, 10, 0x25};
+    const uint8_t *data = length != CBW_BYTES ? payload : scale == 30 ? capacity : inquiry;
 
     if (!(endpoint & 0x80) && length > PAYLOAD_BYTES)
         length = PAYLOAD_BYTES;
@@ -206,8 +264,10 @@ static void iso_out(HostileGuest *g, Reader *r, uint8_t endpoint)
 
 static void stream(HostileGuest *g, Reader *r, uint8_t what, uint8_t endpoint)
 {
+    static const int answers[] = {usb_redir_iso_stream_status, usb_redir_interrupt_receiving_status,
+                                  usb_redir_bulk_receiving_status};
     struct usbredirparser *p = g->fake->parser;
-    uint64_t id = g->fake->next_id++;
+    uint64_t id = ask(g, answers[what % 6 / 2], endpoint, what % 2 == 0);
 
     switch (what % 6) {
     case 0:
@@ -261,7 +321,7 @@ static void streams(HostileGuest *g, Reader *r)
 static void set_configuration(HostileGuest *g, uint8_t value)
 {
     usbredirparser_send_set_configuration(
-        g->fake->parser, ask(g, usb_redir_configuration_status, 0, 0),
+        g->fake->parser, ask(g, usb_redir_configuration_status, 0, 1),
         &(struct usb_redir_set_configuration_header){.configuration = value});
 }
 
@@ -400,19 +460,11 @@ uint8_t *hostile_guest_take(HostileGuest *g, size_t max, size_t *len)
     return copy;
 }
 
-static void on_iso(void *priv, uint64_t id, struct usb_redir_iso_packet_header *h, uint8_t *data,
-                   int len)
-{
-    free(data);
-}
-
 HostileGuest *hostile_guest_new(void)
 {
     HostileGuest *g = calloc(1, sizeof(*g));
 
     g->fake = fake_guest_new();
-    if (!g->fake->parser->iso_packet_func)
-        g->fake->parser->iso_packet_func = on_iso;
     return g;
 }
 
