@@ -7,8 +7,8 @@
  *
  * A frame is StartFrame, PDUs, EndFrame, packed into as few messages as DVC_SLICE allows, so that
  * USB and input wait for one slice at most. Each message is compressed against all that the channel
- * has carried (zgfx.h), unless most of it is video. The pacer counts the frame, by the bytes that
- * are left, until it is acknowledged.
+ * has carried (zgfx.h), unless most of it is video, and in haste where a frame is large. The pacer
+ * counts the frame, by the bytes that are left, until it is acknowledged.
  */
 #include "gfx.h"
 
@@ -18,6 +18,10 @@
 
 #include "log.h"
 #include "zgfx.h"
+
+/* A frame's bytes that are compressed as well as can be, at some 10 ms of work: more than a screen
+ * of text. A frame of 4K may have 100 times as much, and the client's USB waits for it. */
+#define CAREFUL_BYTES (256u * 1024u)
 
 typedef enum GfxState { OPENING, WAIT_CAPS, READY, GONE } GfxState;
 
@@ -88,18 +92,25 @@ static void give_up(Gfx *gfx, const char *why)
     leave(gfx);
 }
 
-/* Sends the PDUs in @pdus as one message and empties it. @dense: bytes of those that are
- * gfx_pdu_is_dense(). After a failure the channel must be given up: the client has not got what the
- * compressor believes it has. */
-static bool flush(Gfx *gfx, Writer *pdus, size_t dense)
+/* For a message of @len bytes, of which @dense are of PDUs that are gfx_pdu_is_dense(); up to its
+ * end the frame has @frame_bytes. */
+static ZgfxEffort effort_for(size_t len, size_t dense, size_t frame_bytes)
+{
+    if (dense > len / 2)
+        return ZGFX_STORE;
+    return frame_bytes <= CAREFUL_BYTES ? ZGFX_COMPRESS : ZGFX_FAST;
+}
+
+/* Sends the PDUs in @pdus as one message and empties it. After a failure the channel must be given
+ * up: the client has not got what the compressor believes it has. */
+static bool flush(Gfx *gfx, Writer *pdus, ZgfxEffort effort)
 {
     Writer w;
     bool ok = true;
 
     if (pdus->len > 0) {
         writer_init(&w, zgfx_bound(pdus->len));
-        zgfx_wrap(gfx->zgfx, pdus->data, pdus->len,
-                  dense > pdus->len / 2 ? ZGFX_STORE : ZGFX_COMPRESS, &w);
+        zgfx_wrap(gfx->zgfx, pdus->data, pdus->len, effort, &w);
         ok = writer_ok(pdus) && writer_ok(&w) && dvc_send(gfx->dvc, w.data, w.len);
         gfx->bytes += w.len;
         gfx->plain_bytes += pdus->len;
@@ -111,7 +122,7 @@ static bool flush(Gfx *gfx, Writer *pdus, size_t dense)
 
 static bool send_now(Gfx *gfx, Writer *pdus)
 {
-    bool ok = flush(gfx, pdus, 0);
+    bool ok = flush(gfx, pdus, ZGFX_COMPRESS);
 
     writer_clear(pdus);
     return ok;
@@ -444,7 +455,7 @@ bool gfx_send_frame(Gfx *gfx, const uint8_t *pdus, size_t len)
         size_t n = gfx_pdu_length(pdus + at, len - at);
         assert(n > 0);
         if (w.len + n > room) {
-            ok = flush(gfx, &w, dense);
+            ok = flush(gfx, &w, effort_for(w.len, dense, at));
             dense = 0;
         }
         writer_bytes(&w, pdus + at, n);
@@ -454,11 +465,11 @@ bool gfx_send_frame(Gfx *gfx, const uint8_t *pdus, size_t len)
         at += n;
     }
     if (ok && w.len + GFX_HEADER_BYTES + 4 > room) {
-        ok = flush(gfx, &w, dense);
+        ok = flush(gfx, &w, effort_for(w.len, dense, len));
         dense = 0;
     }
     gfx_write_end_frame(&w, gfx->frame_id);
-    ok = ok && flush(gfx, &w, dense);
+    ok = ok && flush(gfx, &w, effort_for(w.len, dense, len));
     writer_clear(&w);
     if (!ok) {
         give_up(gfx, "the graphics channel cannot be written");

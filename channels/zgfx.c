@@ -3,14 +3,15 @@
  * literal and every match is known beforehand, and the cheapest way through a segment can be
  * computed: node i holds the fewest bits that reach byte i and the last step taken to get there.
  * From each byte a literal and the matches found there are tried. Three things bound the time: a
- * few candidates per byte, a match of NICE_LENGTH is taken without looking inside it, and where
- * nothing matches the search takes ever longer steps.
+ * few candidates per byte, a match of a nice length is taken without looking inside it, and where
+ * nothing matches the search takes ever longer steps. How few and how nice is the effort.
  *
  * Candidates come from three hash tables: the newest place of 3 bytes (worth it only nearby), the
  * newest four of 4 bytes, and for what is far back every fourth place by 8 bytes, which reaches
  * over the whole history and is extended backwards. An entry is a place modulo PLACES with some
  * bits more of its hash. Whatever an entry says, the distance is checked and the bytes are
- * compared, so stale and zeroed entries need no care.
+ * compared, so stale and zeroed entries need no care. The tables are 3 MB that other programs have
+ * put out of the caches since the last message, so what a byte will ask is fetched before its turn.
  *
  * History is a flat buffer: the segment is appended first and searched in place, so a match that
  * overlaps what it produces is no special case. When it is full the last ZGFX_HISTORY_BYTES move
@@ -27,7 +28,7 @@
 
 #define SLACK (1u << 20)   /* bytes between two moves of the history, more than a segment */
 #define READ_AHEAD 8u      /* bytes read at a place to hash it */
-#define NICE_LENGTH 64u    /* a match this long is taken */
+#define FETCH_AHEAD 8u     /* places from which on the tables are fetched */
 #define SKIP_SHIFT 5u      /* every 32 bytes without a match lengthen the step by one */
 #define MAX_SKIP 24u       /* the longest step */
 #define MAX_RAW 32767u     /* bytes of one unencoded run: 15 bits */
@@ -58,7 +59,7 @@ struct Zgfx {
     size_t end;     /* bytes in history */
     size_t indexed; /* places before this one are in the tables */
     uint32_t base;  /* the place of history[0] */
-    uint8_t history[ZGFX_HISTORY_BYTES + SLACK + READ_AHEAD];
+    uint8_t history[ZGFX_HISTORY_BYTES + SLACK + FETCH_AHEAD + READ_AHEAD];
     uint32_t table3[1u << HASH3_BITS];
     uint32_t table4[1u << HASH4_BITS][WAYS4]; /* newest first */
     uint32_t table8[1u << HASH8_BITS][WAYS8];
@@ -230,8 +231,20 @@ static void relax(Node *from, uint32_t length, uint32_t distance, uint32_t bits)
         *to = (Node){from->bits + bits, distance, length};
 }
 
+typedef struct Effort {
+    size_t nice; /* a match this long is taken */
+    unsigned ways4, ways8;
+    bool near; /* also matches of 3 bytes */
+} Effort;
+
+static const Effort efforts[] = {
+    [ZGFX_COMPRESS] = {24, WAYS4, WAYS8, true},
+    [ZGFX_FAST] = {8, 1, 1, false},
+};
+
 typedef struct Search {
     const Zgfx *zgfx;
+    const Effort *effort;
     Node *node;      /* of the byte that is looked at */
     size_t at;       /* that byte in the history */
     size_t limit;    /* bytes left in the segment */
@@ -256,9 +269,9 @@ static void try_candidate(Search *s, uint32_t candidate, uint32_t wanted)
         return;
     const DistanceClass *class = distance_class(distance);
     uint32_t bits = class->bits + class->value_bits;
-    for (size_t n = length >= NICE_LENGTH ? length
-                    : s->best < 3         ? 3
-                                          : s->best + 1;
+    for (size_t n = length >= s->effort->nice ? length
+                    : s->best < 3             ? 3
+                                              : s->best + 1;
          n <= length; n++)
         relax(s->node, (uint32_t)n, distance, bits + length_bits((uint32_t)n));
     s->best = length;
@@ -279,27 +292,35 @@ static size_t find_matches(Search *s)
     uint32_t place = z->base + (uint32_t)s->at;
 
     s->best = 0;
-    if (s->limit >= 3) {
+    if (s->effort->near && s->limit >= 3) {
         uint32_t h = hash3(v);
         try_candidate(s, z->table3[h >> (32 - HASH3_BITS)], entry(place, h, HASH3_BITS));
     }
     if (s->limit >= 4) {
         uint32_t h = hash4(v);
         const uint32_t *ways = z->table4[h >> (32 - HASH4_BITS)];
-        for (unsigned i = 0; i < WAYS4; i++)
+        for (unsigned i = 0; i < s->effort->ways4; i++)
             try_candidate(s, ways[i], entry(place, h, HASH4_BITS));
     }
     if (s->limit >= 8) {
         uint32_t h = hash8(v);
         const uint32_t *ways = z->table8[h >> (32 - HASH8_BITS)];
-        for (unsigned i = 0; i < WAYS8; i++)
+        for (unsigned i = 0; i < s->effort->ways8; i++)
             try_candidate(s, ways[i], entry(place, h, HASH8_BITS));
     }
     return s->best;
 }
 
+static void fetch_tables(const Zgfx *z, size_t at)
+{
+    uint64_t v = load(z->history + at);
+
+    __builtin_prefetch(z->table4[hash4(v) >> (32 - HASH4_BITS)]);
+    __builtin_prefetch(z->table8[hash8(v) >> (32 - HASH8_BITS)]);
+}
+
 /* Fills nodes[1..n] for the @n bytes at history + @start. */
-static void find_way(Zgfx *z, size_t start, size_t n)
+static void find_way(Zgfx *z, size_t start, size_t n, const Effort *effort)
 {
     const uint8_t *data = z->history + start;
     Node *nodes = z->nodes;
@@ -310,10 +331,11 @@ static void find_way(Zgfx *z, size_t start, size_t n)
     for (size_t i = 1; i <= n; i++)
         nodes[i].bits = UINT32_MAX;
     for (size_t i = 0; i < n;) {
-        Search s = {z, &nodes[i], start + i, n - i, i - floor, 0};
+        Search s = {z, effort, &nodes[i], start + i, n - i, i - floor, 0};
+        fetch_tables(z, start + i + FETCH_AHEAD);
         size_t length = find_matches(&s);
         size_t step = 1;
-        if (length >= NICE_LENGTH) {
+        if (length >= effort->nice) {
             index_until(z, start + i + length, start + n, STRIDE8);
             i += length;
             floor = i;
@@ -465,9 +487,9 @@ static void wrap_segment(Zgfx *z, const uint8_t *data, size_t n, ZgfxEffort effo
 {
     size_t start = remember(z, data, n);
 
-    if (effort == ZGFX_COMPRESS) {
+    if (effort != ZGFX_STORE) {
         index_until(z, start, z->end, 1);
-        find_way(z, start, n);
+        find_way(z, start, n, &efforts[effort]);
         turn_way(z->nodes, n);
         size_t len = put_way(z, data, n);
         if (len < n) {

@@ -21,6 +21,7 @@
 typedef enum ZgfxEffort {
     ZGFX_STORE,    /* for what will not compress; the decoder remembers it all the same */
     ZGFX_COMPRESS, /* each segment that does not shrink is stored */
+    ZGFX_FAST,     /* the same with less care, for what there is very much of */
 } ZgfxEffort;
 
 typedef struct Zgfx Zgfx;

@@ -43,7 +43,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         UINT32 out_len;
         writer_init(&wire, zgfx_bound(len));
         writer_init(&plain, len);
-        zgfx_wrap(zgfx, message, len, control & 1 ? ZGFX_STORE : ZGFX_COMPRESS, &wire);
+        zgfx_wrap(zgfx, message, len,
+                  control & 1    ? ZGFX_STORE
+                  : control & 64 ? ZGFX_FAST
+                                 : ZGFX_COMPRESS,
+                  &wire);
         assert(writer_ok(&wire));
         unzgfx_unwrap(strict, wire.data, wire.len, &plain);
         assert(plain.len == len && memcmp(plain.data, message, len) == 0);

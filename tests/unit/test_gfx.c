@@ -361,7 +361,8 @@ static void test_pacing(void)
     rig_clear(&rig);
 }
 
-static void test_slices(void)
+/* @codec: whose PDUs are stored or compressed. */
+static void check_slices(uint16_t codec)
 {
     static uint8_t data[50000];
     GfxRect rect = {0, 0, 64, 64};
@@ -370,18 +371,29 @@ static void test_slices(void)
     Rig rig;
 
     bring_up(&rig);
+    for (size_t i = 0; i < sizeof(data); i++)
+        data[i] = (uint8_t)(i % 3 ? i * i / 64 : i / 7);
+    data[0] = 0; /* planar without run lengths */
     writer_init(&w, 1 << 22);
     for (unsigned i = 0; i < 12; i++)
-        gfx_write_wire_to_surface_1(&w, gfx_surface(rig.gfx), GFX_CODEC_PLANAR, GFX_PIXEL_XRGB,
-                                    &rect, data, i % 2 ? 50000 : 20000);
+        gfx_write_wire_to_surface_1(&w, gfx_surface(rig.gfx), codec, GFX_PIXEL_XRGB, &rect, data,
+                                    i % 2 ? 50000 : 20000);
     g_assert_true(gfx_send_frame(rig.gfx, w.data, w.len));
     g_assert_cmpuint(fake_dvc_pending(rig.dvc), >=, 7);
     size_t n = take(&rig, cmds, G_N_ELEMENTS(cmds)); /* checks the size of each */
     g_assert_cmpuint(n, ==, 14);
     g_assert_cmpuint(cmds[0], ==, GFX_STARTFRAME);
     g_assert_cmpuint(cmds[13], ==, GFX_ENDFRAME);
+    if (codec == GFX_CODEC_CLEARCODEC)
+        g_assert_cmpuint(gfx_status(rig.gfx).bytes * 4, <, gfx_status(rig.gfx).plain_bytes);
     writer_clear(&w);
     rig_clear(&rig);
+}
+
+static void test_slices(void)
+{
+    check_slices(GFX_CODEC_PLANAR);
+    check_slices(GFX_CODEC_CLEARCODEC);
 }
 
 /* Frames that resemble each other shrink; video is stored; the counters tell. */

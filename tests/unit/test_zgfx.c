@@ -101,7 +101,7 @@ static void fill(uint8_t *data, size_t len, Kind kind, uint32_t *seed)
     }
 }
 
-static void test_sizes(void)
+static void test_sizes_with(ZgfxEffort effort)
 {
     static const size_t sizes[] = {1,     2,     3,     4,     5,      7,      8,      9,
                                    12,    63,    64,    65,    1000,   32767,  32768,  32769,
@@ -116,7 +116,7 @@ static void test_sizes(void)
             if (sizes[i] == 3000000 && kind != TEXT && kind != BURSTS)
                 continue; /* takes its time, and interleaved does the rest */
             fill(data, sizes[i], kind, &seed);
-            size_t sent = send(&pipe, data, sizes[i], ZGFX_COMPRESS);
+            size_t sent = send(&pipe, data, sizes[i], effort);
             if (kind == RANDOM && sizes[i] > 1000 && sizes[i] <= 65535)
                 g_assert_cmpuint(sent, ==, sizes[i] + 2); /* stored */
             if (kind != RANDOM && sizes[i] >= 1000)
@@ -127,6 +127,16 @@ static void test_sizes(void)
         pipe_clear(&pipe);
     }
     g_free(data);
+}
+
+static void test_sizes(void)
+{
+    test_sizes_with(ZGFX_COMPRESS);
+}
+
+static void test_sizes_fast(void)
+{
+    test_sizes_with(ZGFX_FAST);
 }
 
 static void test_interleaved(void)
@@ -143,7 +153,7 @@ static void test_interleaved(void)
         if (r % 3 != 0) /* else much of the last message again */
             fill(data, len, r % N_KINDS, &seed);
         data[mutate_next(&seed) % len] ^= 1;
-        send(&pipe, data, len, r % 5 == 0 ? ZGFX_STORE : ZGFX_COMPRESS);
+        send(&pipe, data, len, r % 5 == 0 ? ZGFX_STORE : r % 5 == 1 ? ZGFX_FAST : ZGFX_COMPRESS);
         total += len;
     }
     pipe_clear(&pipe);
@@ -221,7 +231,7 @@ static void test_no_growth(void)
         size_t len = 1 + mutate_next(&seed) % sizeof(data);
         for (size_t k = 0; k < len; k++)
             data[k] = (uint8_t)("abcdefgh"[mutate_next(&seed) >> 16 & 7]);
-        g_assert_cmpuint(send(&pipe, data, len, ZGFX_COMPRESS), <=, len + 2);
+        g_assert_cmpuint(send(&pipe, data, len, i % 2 ? ZGFX_FAST : ZGFX_COMPRESS), <=, len + 2);
     }
     pipe_clear(&pipe);
 }
@@ -238,7 +248,9 @@ static void test_speed(void)
         g_free(data);
         return;
     }
-    for (Kind kind = 0; kind < N_KINDS; kind++) {
+    for (unsigned turn = 0; turn < 2 * N_KINDS; turn++) {
+        const Kind kind = turn / 2;
+        const ZgfxEffort effort = turn % 2 ? ZGFX_FAST : ZGFX_COMPRESS;
         uint32_t seed = 1;
         Zgfx *zgfx = zgfx_new();
         Writer wire;
@@ -246,9 +258,10 @@ static void test_speed(void)
         writer_init(&wire, 2 * len * rounds);
         g_test_timer_start();
         for (size_t i = 0; i < rounds; i++)
-            zgfx_wrap(zgfx, data + i * len, len, ZGFX_COMPRESS, &wire);
+            zgfx_wrap(zgfx, data + i * len, len, effort, &wire);
         double speed = (double)(len * rounds) / 1e6 / g_test_timer_elapsed();
-        g_test_maximized_result(speed, "%s: %.0f MB/s, to %.1f %%", names[kind], speed,
+        g_test_maximized_result(speed, "%s%s: %.0f MB/s, to %.1f %%", names[kind],
+                                effort == ZGFX_FAST ? " in haste" : "", speed,
                                 100.0 * (double)wire.len / (double)(len * rounds));
         writer_clear(&wire);
         zgfx_free(zgfx);
@@ -260,6 +273,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/zgfx/sizes", test_sizes);
+    g_test_add_func("/zgfx/sizes-fast", test_sizes_fast);
     g_test_add_func("/zgfx/interleaved", test_interleaved);
     g_test_add_func("/zgfx/small", test_small);
     g_test_add_func("/zgfx/far-stored", test_far_stored);
