@@ -43,25 +43,29 @@ typedef struct Node {
 
 static Node nodes[MAX_NODES];
 static unsigned n_nodes;
-static char *no_node; /* why there is none */
+static char *missing; /* what there is not, node or module, and why */
 static const DmabufBackend *backend;
 
 void dmabuf_open(const char *folder)
 {
-    g_return_if_fail(n_nodes == 0 && !no_node);
+    g_return_if_fail(n_nodes == 0 && !missing);
     for (unsigned i = 0; i < MAX_NODES; i++) {
         g_autofree char *path = g_strdup_printf("%s/renderD%u", folder, FIRST_NODE + i);
         int fd = open(path, O_RDWR | O_CLOEXEC);
-        if (fd < 0 && (errno != ENOENT || (i == 0 && !no_node))) {
-            g_free(no_node);
-            no_node = g_strdup_printf("%s: %s", path, g_strerror(errno));
+        if (fd < 0 && (errno != ENOENT || i == 0)) {
+            g_free(missing);
+            missing = g_strdup_printf("no GPU: %s: %s", path, g_strerror(errno));
         }
         if (fd < 0)
             continue;
         nodes[n_nodes++] = (Node){.fd = fd, .path = g_steal_pointer(&path)};
     }
-    if (n_nodes > 0)
-        g_clear_pointer(&no_node, g_free);
+    if (n_nodes == 0)
+        return;
+    g_clear_pointer(&missing, g_free);
+    if (!backend)
+        backend =
+            module_open("qrdp-gbm", QRDP_DMABUF_BACKEND, DMABUF_BACKEND_ABI, "libgbm", &missing);
 }
 
 bool dmabuf_has_node(void)
@@ -79,7 +83,7 @@ void dmabuf_close(void)
         nodes[i] = (Node){0};
     }
     n_nodes = 0;
-    g_clear_pointer(&no_node, g_free);
+    g_clear_pointer(&missing, g_free);
 }
 
 /* Alpha is read as padding. 0: not one that a guest's screen has. */
@@ -146,21 +150,6 @@ static DmabufBuffer *import_somewhere(const DmabufImage *image, GString *what)
     return NULL;
 }
 
-static DmabufBuffer *import(const DmabufImage *image, GString *what)
-{
-    g_autofree char *why = NULL;
-
-    if (n_nodes == 0) {
-        g_string_printf(what, "no GPU: %s", no_node ? no_node : "none was looked for");
-        return NULL;
-    }
-    if (!backend)
-        backend = module_open("qrdp-gbm", QRDP_DMABUF_BACKEND, DMABUF_BACKEND_ABI, "libgbm", &why);
-    if (!backend)
-        g_string_assign(what, why);
-    return backend ? import_somewhere(image, what) : NULL;
-}
-
 Dmabuf *dmabuf_import(const DmabufImage *image, bool y0_top, char **why)
 {
     g_autoptr(GString) what = g_string_new(NULL);
@@ -173,8 +162,10 @@ Dmabuf *dmabuf_import(const DmabufImage *image, bool y0_top, char **why)
     else if (image->width == 0 || image->height == 0 || image->width > FRAMEBUFFER_MAX_SIDE ||
              image->height > FRAMEBUFFER_MAX_SIDE)
         g_string_printf(what, "%ux%u is out of range", image->width, image->height);
+    else if (n_nodes == 0 || !backend)
+        g_string_assign(what, missing ? missing : "no GPU was looked for");
     else
-        buffer = import(image, what);
+        buffer = import_somewhere(image, what);
     if (!buffer) {
         *why = refusal(what->str);
         return NULL;

@@ -1,7 +1,7 @@
 /*
  * Pictures that QEMU hands over as dma-bufs: with gl=on the guest is drawn by the host's GPU, and
- * only a driver can read what it made. Needs a render node, which is opened before the process
- * confines itself, and a module (dmabuf_backend.h), which is loaded when the first picture comes.
+ * only a driver can read what it made. Needs a render node and a module (dmabuf_backend.h), which are
+ * opened before the process confines itself; the driver is loaded when the first picture comes.
  *
  * Thread: main for dmabuf_open(); everything else on the display listener's. A Dmabuf belongs to
  * who imported it.
@@ -12,8 +12,8 @@
 #include "dmabuf_backend.h"
 #include "framebuffer.h"
 
-/** Opens the render nodes in @folder ("/dev/dri"), whose descriptors are kept until dmabuf_close().
- * Without one every import is refused. Once. */
+/** Opens the render nodes in @folder ("/dev/dri"), whose descriptors are kept until dmabuf_close(),
+ * and loads the module if there is one. Else every import is refused. Once. */
 void dmabuf_open(const char *folder);
 /** There is a render node: the sandbox must let it be used. */
 bool dmabuf_has_node(void);

@@ -1,9 +1,9 @@
 /*
- * The seam between qrdp and a module that reads dma-bufs, which is loaded when the first one comes.
+ * The seam between qrdp and a module that reads dma-bufs, which is loaded where there is a GPU.
  *
  * A module is a shared object that exports QRDP_DMABUF_BACKEND, a function that returns a
- * DmabufBackend. It sees this header and nothing else of qrdp's: a graphics driver in the process
- * takes tens of megabytes, which only machines with gl=on are worth.
+ * DmabufBackend. It sees this header and nothing else of qrdp's. open() loads the graphics driver,
+ * tens of megabytes that only a machine with gl=on is worth.
  *
  * Owner: the DmabufBackend is static in the module, which is never unloaded. Thread: one at a time.
  */

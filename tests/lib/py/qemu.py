@@ -301,7 +301,8 @@ done; true""")
         self.socket.close()
 
 
-def guest_arguments(directory, video="virtio", memory=256, append="", usb=True, agent=True, kernel=True):
+def guest_arguments(directory, video="virtio", memory=256, append="", usb=True, agent=True, kernel=True,
+                    initrd=None):
     """QEMU's arguments for the test guest, without display and QMP.
 
     video: "std" (bochs, VGA) or "virtio" (virtio-vga: follows window sizes). The agent's socket is
@@ -317,7 +318,7 @@ def guest_arguments(directory, video="virtio", memory=256, append="", usb=True, 
                  "-serial", "file:" + os.path.join(directory, "serial.log"),
                  "-device", {"std": "VGA", "virtio": "virtio-vga"}[video]]
     if kernel:
-        arguments += ["-kernel", image, "-initrd", os.path.join(GUEST_DIR, "initramfs"),
+        arguments += ["-kernel", image, "-initrd", initrd or os.path.join(GUEST_DIR, "initramfs"),
                       "-append", ("console=ttyS0 console=tty0 quiet loglevel=3 " + append).strip()]
     if agent:
         arguments += ["-device", "virtio-serial-pci",
@@ -338,12 +339,12 @@ class Machine:
     """
 
     def __init__(self, directory, video="virtio", display="none", extra=(), append="", memory=256,
-                 wait=True, usb=True):
+                 wait=True, usb=True, initrd=None):
         os.makedirs(directory, exist_ok=True)
         self.directory = directory
         self.qmp_path = os.path.join(directory, "qmp")
         self.process = Process(
-            [QEMU] + guest_arguments(directory, video, memory, append, usb=usb) +
+            [QEMU] + guest_arguments(directory, video, memory, append, usb=usb, initrd=initrd) +
             ["-display", display, "-qmp", "unix:%s,server=on,wait=off" % self.qmp_path,
              # A second one, because a QMP socket serves one client at a time and qrdp uses the first.
              "-qmp", "unix:%s2,server=on,wait=off" % self.qmp_path] + list(extra),
