@@ -479,6 +479,11 @@ bool gfx_send_frame(Gfx *gfx, const uint8_t *pdus, size_t len)
     return true;
 }
 
+void gfx_network(Gfx *gfx, uint64_t rtt_us, uint64_t rate_bps)
+{
+    pacer_network(&gfx->pacer, rtt_us, rate_bps);
+}
+
 GfxStatus gfx_status(const Gfx *gfx)
 {
     return (GfxStatus){
@@ -488,7 +493,8 @@ GfxStatus gfx_status(const Gfx *gfx)
         .in_flight = gfx->pacer.n,
         .window = pacer_window(&gfx->pacer),
         .rtt_us = gfx->pacer.rtt_us,
-        .rate_bps = gfx->pacer.rate_bps,
+        .rate_bps = pacer_rate(&gfx->pacer),
+        .decoding_us = pacer_decoding(&gfx->pacer),
         .bytes = gfx->bytes,
         .plain_bytes = gfx->plain_bytes,
         .suspended = gfx->pacer.suspended,

@@ -49,6 +49,7 @@ typedef struct GfxStatus {
     uint64_t rtt_us;
     uint64_t bytes, plain_bytes; /* sent, and before bulk compression */
     uint64_t rate_bps;           /* bytes a second that the link was seen to take, 0: not known */
+    uint64_t decoding_us; /* what of .rtt_us is the client's own, 0: not known */
     bool suspended;
 } GfxStatus;
 
@@ -76,6 +77,8 @@ bool gfx_may_send(const Gfx *gfx);
 /** Sends whole PDUs as one frame, in messages of at most DVC_SLICE bytes if every PDU is shorter
  * than that. False if the channel broke or the frame passes GFX_MAX_FRAME. */
 bool gfx_send_frame(Gfx *gfx, const uint8_t *pdus, size_t len);
+/** What is known of the network (pacer_network()). */
+void gfx_network(Gfx *gfx, uint64_t rtt_us, uint64_t rate_bps);
 GfxStatus gfx_status(const Gfx *gfx);
 
 #endif

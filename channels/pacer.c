@@ -5,7 +5,12 @@
  * for ever (the mistake krdp fixed twice, rdp-server.md 6.7). A byte budget of what the link was
  * seen to carry in a round trip and a frame's time keeps large frames from queueing where small
  * ones pass: what queues is what a key press waits for.
- * Suspended clients (queueDepth 0xFFFFFFFF) are sent to without counting; the socket bounds them.
+ *
+ * An acknowledgement comes when the client has decoded the frame. Where the network's own figures
+ * are known (link_probe.h) its round trip is used instead: a window that made up for slow decoding
+ * would only fill the client's queue. Suspended clients (queueDepth 0xFFFFFFFF) and those that
+ * never acknowledge are sent to without counting; what bounds them is the bandwidth that was
+ * measured, a frame's time ahead, and else the socket alone.
  */
 #include "pacer.h"
 
@@ -20,14 +25,45 @@ void pacer_forget(Pacer *pacer)
 {
     pacer->n = 0;
     pacer->bytes = 0;
-    pacer->suspended = false;
+    pacer->suspended = pacer->mute;
+    pacer->busy_until_us = 0;
     pacer->last_ack_us = 0;
     pacer->waiting_since_us = 0;
 }
 
+void pacer_never_acked(Pacer *pacer)
+{
+    pacer->mute = pacer->suspended = true;
+}
+
+void pacer_network(Pacer *pacer, uint64_t rtt_us, uint64_t rate_bps)
+{
+    pacer->network_rtt_us = rtt_us;
+    pacer->network_bps = rate_bps;
+}
+
+static uint64_t round_trip(const Pacer *pacer)
+{
+    if (pacer->network_rtt_us && (!pacer->min_rtt_us || pacer->network_rtt_us < pacer->min_rtt_us))
+        return pacer->network_rtt_us;
+    return pacer->min_rtt_us;
+}
+
+uint64_t pacer_rate(const Pacer *pacer)
+{
+    return pacer->suspended || pacer->rate_bps == 0 ? pacer->network_bps : pacer->rate_bps;
+}
+
+uint64_t pacer_decoding(const Pacer *pacer)
+{
+    return pacer->network_rtt_us && pacer->rtt_us > pacer->network_rtt_us
+               ? pacer->rtt_us - pacer->network_rtt_us
+               : 0;
+}
+
 unsigned pacer_window(const Pacer *pacer)
 {
-    uint64_t frames = (pacer->min_rtt_us * PACER_FPS + 999999) / 1000000 + 1;
+    uint64_t frames = (round_trip(pacer) * PACER_FPS + 999999) / 1000000 + 1;
 
     if (frames < PACER_MIN_WINDOW)
         return PACER_MIN_WINDOW;
@@ -36,15 +72,19 @@ unsigned pacer_window(const Pacer *pacer)
 
 static size_t byte_budget(const Pacer *pacer)
 {
-    if (pacer->rate_bps == 0)
+    uint64_t rate = pacer_rate(pacer);
+
+    if (rate == 0)
         return PACER_MIN_BYTES * 16;
-    uint64_t budget = pacer->rate_bps * (pacer->min_rtt_us + 1000000 / PACER_FPS) / 1000000;
+    uint64_t budget = rate * (round_trip(pacer) + 1000000 / PACER_FPS) / 1000000;
     return budget < PACER_MIN_BYTES ? PACER_MIN_BYTES : (size_t)budget;
 }
 
 bool pacer_may_send(const Pacer *pacer, uint64_t now_us)
 {
-    if (pacer->suspended || pacer->n == 0)
+    if (pacer->suspended)
+        return now_us + PACER_AHEAD_US >= pacer->busy_until_us;
+    if (pacer->n == 0)
         return true;
     if (now_us - pacer->frames[0].sent_us >= PACER_LOST_US)
         return true;
@@ -62,8 +102,13 @@ static void drop(Pacer *pacer, unsigned count)
 void pacer_sent(Pacer *pacer, uint32_t frame_id, size_t bytes, uint64_t now_us)
 {
     pacer->sent++;
-    if (pacer->suspended)
+    if (pacer->suspended) {
+        uint64_t from = pacer->busy_until_us > now_us ? pacer->busy_until_us : now_us;
+        uint64_t takes = pacer->network_bps ? bytes * 1000000ull / pacer->network_bps : 0;
+        uint64_t most = now_us + PACER_LOST_US;
+        pacer->busy_until_us = from + takes < most ? from + takes : most;
         return;
+    }
     if (pacer->waiting_since_us == 0)
         pacer->waiting_since_us = now_us;
     if (pacer->n > 0 && now_us - pacer->frames[0].sent_us >= PACER_LOST_US)
@@ -116,6 +161,7 @@ void pacer_acked(Pacer *pacer, uint32_t frame_id, bool suspend, uint64_t now_us)
         pacer->bytes = 0;
     }
     pacer->suspended = suspend;
+    pacer->busy_until_us = 0;
 }
 
 uint64_t pacer_waiting_since(const Pacer *pacer)
@@ -127,5 +173,7 @@ uint64_t pacer_deadline(const Pacer *pacer, uint64_t now_us)
 {
     if (pacer_may_send(pacer, now_us))
         return UINT64_MAX;
+    if (pacer->suspended)
+        return pacer->busy_until_us - PACER_AHEAD_US;
     return pacer->frames[0].sent_us + PACER_LOST_US;
 }

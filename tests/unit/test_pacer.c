@@ -173,6 +173,60 @@ static void test_silence(void)
     g_assert_cmpuint(pacer_waiting_since(&p), ==, 0);
 }
 
+/* What auto-detection says of the network: slow decoding fills no queue, and a client that
+ * acknowledges nothing is sent what the link takes. */
+static void test_network(void)
+{
+    uint64_t now = 1000000;
+    Pacer pacer;
+
+    pacer_init(&pacer);
+    for (uint32_t id = 1; id <= 50; id++) { /* 10 ms of network, 290 ms of decoding */
+        pacer_sent(&pacer, id, 20000, now);
+        now += 300000;
+        pacer_acked(&pacer, id, false, now);
+    }
+    g_assert_cmpuint(pacer_window(&pacer), >, 9);
+    g_assert_cmpuint(pacer_decoding(&pacer), ==, 0); /* nobody knows */
+    pacer_network(&pacer, 10000, 0);
+    g_assert_cmpuint(pacer_window(&pacer), ==, PACER_MIN_WINDOW);
+    g_assert_cmpuint(pacer_decoding(&pacer), ==, 290000);
+    pacer_network(&pacer, 9000000, 0); /* longer than a frame has taken: not believed */
+    g_assert_cmpuint(pacer_window(&pacer), >, 9);
+    g_assert_cmpuint(pacer_window(&pacer), <=, PACER_MAX_WINDOW);
+
+    pacer_network(&pacer, 10000, 1000000);
+    g_assert_cmpuint(pacer_rate(&pacer), ==, pacer.rate_bps);
+    pacer_sent(&pacer, 100, 20000, now);
+    pacer_acked(&pacer, 100, true, now);
+    g_assert_cmpuint(pacer_rate(&pacer), ==, 1000000);
+    uint64_t bytes = 0, start = now;
+    for (; now < start + 10000000; now += 1000) {
+        if (pacer_may_send(&pacer, now)) {
+            pacer_sent(&pacer, 101, 100000, now);
+            bytes += 100000;
+        }
+        g_assert_true(pacer_may_send(&pacer, now) || pacer_deadline(&pacer, now) > now);
+        g_assert_cmpuint(pacer_deadline(&pacer, now) - now >= 500000, ==,
+                         pacer_may_send(&pacer, now));
+    }
+    g_assert_cmpuint(bytes, >, 9500000);
+    g_assert_cmpuint(bytes, <, 10500000);
+
+    pacer_network(&pacer, 1, 1); /* whatever is said, it goes on */
+    pacer_sent(&pacer, 102, 100000, now);
+    g_assert_false(pacer_may_send(&pacer, now));
+    g_assert_true(pacer_may_send(&pacer, now + PACER_LOST_US));
+
+    pacer_init(&pacer);
+    pacer_never_acked(&pacer);
+    pacer_forget(&pacer);
+    for (uint32_t id = 1; id < 1000; id++) { /* nothing known: the socket decides */
+        g_assert_true(pacer_may_send(&pacer, now));
+        pacer_sent(&pacer, id, 1000000, now);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -184,5 +238,6 @@ int main(int argc, char **argv)
     g_test_add_func("/pacer/odd-acks", test_odd_acks);
     g_test_add_func("/pacer/bytes", test_bytes);
     g_test_add_func("/pacer/silence", test_silence);
+    g_test_add_func("/pacer/network", test_network);
     return g_test_run();
 }
