@@ -56,6 +56,7 @@ struct PeerDisplay {
     Gfx *gfx;
     Disp *disp;
     Legacy legacy;
+    PeerLink *link;
 
     bool damage;      /* main has something that we have not asked for */
     bool asked;       /* want_frame is out */
@@ -85,6 +86,7 @@ struct PeerDisplay {
 static void pump(PeerDisplay *d);
 static bool slot_free(PeerDisplay *d);
 static void show_cursor(PeerDisplay *d);
+static void use_network(PeerDisplay *d);
 static void arm(PeerDisplay *d);
 
 static uint64_t monotonic_us(void)
@@ -145,6 +147,7 @@ static void go_legacy(PeerDisplay *d)
     d->width = freerdp_settings_get_uint32(d->context->settings, FreeRDP_DesktopWidth);
     d->height = freerdp_settings_get_uint32(d->context->settings, FreeRDP_DesktopHeight);
     legacy_reset(&d->legacy, d->width, d->height);
+    use_network(d);
     log_info(d->subject, "graphics: %s, %u bits per pixel", legacy_name(&d->legacy),
              d->legacy.params.bpp);
     show_everything(d);
@@ -159,6 +162,7 @@ static void on_gfx_ready(void *user)
         legacy_clear(&d->legacy);
         d->path = PATH_GFX;
         d->decide_by = INT64_MAX;
+        use_network(d);
         log_info(d->subject, "graphics: pipeline (GFX) %08x", gfx_status(d->gfx).version);
     }
     start_over(d);
@@ -240,6 +244,8 @@ static int64_t next_due(PeerDisplay *d)
         due = MIN(due, d->refine_at);
     if (d->cursor_waits && d->activated)
         due = MIN(due, now + LEGACY_POLL_US);
+    if (d->activated && !d->suppressed && !d->broken)
+        due = MIN(due, peer_link_due(d->link));
     return MIN(due, size_echo_due(&d->size_echo));
 }
 
@@ -271,6 +277,8 @@ static gboolean on_tick(GSource *source, GSourceFunc func, gpointer user)
         wish(d, &layout);
     if (d->cursor_waits)
         show_cursor(d);
+    if (d->activated && !d->suppressed)
+        peer_link_tick(d->link);
     if (may_refine(d) && now >= d->refine_at)
         d->damage = true; /* pump() says what is due */
     if (d->path == PATH_LEGACY && !d->damage && !d->asked && !d->job && !d->suppressed &&
@@ -399,19 +407,47 @@ static bool send_frame(PeerDisplay *d, EncodedFrame *encoded)
     if (d->path == PATH_GFX) {
         if (encoded->path != ENCODER_GFX || encoded->surface != gfx_surface(d->gfx))
             return false;
-        return encoded->bytes.len == 0 ||
-               gfx_send_frame(d->gfx, encoded->bytes.data, encoded->bytes.len);
+        uint64_t before = gfx_status(d->gfx).bytes;
+        if (encoded->bytes.len > 0 &&
+            !gfx_send_frame(d->gfx, encoded->bytes.data, encoded->bytes.len))
+            return false;
+        /* The channel has only queued it: what is sent now goes ahead of it. */
+        peer_link_sending(d->link, (size_t)(gfx_status(d->gfx).bytes - before));
+        return true;
     }
     if (!d->activated || d->suppressed)
         return false;
     if (encoded->path == ENCODER_GFX || encoded->frame->width != d->width ||
         encoded->frame->height != d->height)
         return false;
+    peer_link_sending(d->link, encoded->bytes.len);
     if (!legacy_send(&d->legacy, encoded, g_get_monotonic_time())) {
         fail(d, "drawing failed");
         return false;
     }
     return true;
+}
+
+void peer_display_sent(PeerDisplay *display)
+{
+    if (dvc_manager_queued(display->dvcs, DVC_BULK) == 0)
+        peer_link_sent(display->link);
+}
+
+static void use_network(PeerDisplay *d)
+{
+    const LinkProbe *probe = peer_link_probe(d->link);
+
+    if (d->path == PATH_GFX)
+        gfx_network(d->gfx, link_probe_base_rtt(probe), link_probe_rate(probe));
+    else if (d->path == PATH_LEGACY)
+        pacer_network(&d->legacy.pacer, link_probe_base_rtt(probe), link_probe_rate(probe));
+}
+
+static void on_network(void *user)
+{
+    use_network(user);
+    arm(user);
 }
 
 /* A film goes on, and nothing is left of another; or it has left something behind: all of it, or
@@ -612,6 +648,7 @@ PeerDisplay *peer_display_new(rdpContext *context, DvcManager *dvcs, GMainContex
     d->decide_by = d->refine_at = INT64_MAX;
     d->damage = true;
     d->cursors = peer_cursor_new(context);
+    d->link = peer_link_new(context, on_network, d);
     d->tick = g_source_new(&tick_funcs, sizeof(TickSource));
     ((TickSource *)d->tick)->display = d;
     g_source_attach(d->tick, main_context);
@@ -628,6 +665,7 @@ void peer_display_free(PeerDisplay *display)
     gfx_free(display->gfx);
     disp_free(display->disp);
     legacy_clear(&display->legacy);
+    peer_link_free(display->link);
     peer_cursor_free(display->cursors);
     if (display->cursor)
         cursor_unref(display->cursor);
@@ -657,6 +695,7 @@ void peer_display_status(const PeerDisplay *display, PeerDisplayStatus *status)
         status->silent = s.suspended;
         status->rtt_us = s.rtt_us;
         status->rate_bps = s.rate_bps;
+        status->decoding_us = s.decoding_us;
         status->film = d->film ? d->film : "none";
         status->film_pictures = d->film_pictures;
         status->film_limit = film_limit(d);
@@ -666,5 +705,8 @@ void peer_display_status(const PeerDisplay *display, PeerDisplayStatus *status)
         status->bits = d->legacy.params.bpp;
         status->frames = d->legacy.frames;
         status->bytes = d->legacy.bytes;
+        status->rate_bps = pacer_rate(&d->legacy.pacer);
+        status->decoding_us = pacer_decoding(&d->legacy.pacer);
     }
+    status->network = peer_link_status(d->link);
 }

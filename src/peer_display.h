@@ -18,6 +18,7 @@
 
 #include "dvc.h"
 #include "framebuffer.h"
+#include "peer_link.h"
 #include "vm.h"
 
 typedef struct PeerDisplay PeerDisplay;
@@ -50,6 +51,8 @@ void peer_display_damaged(PeerDisplay *display);
 void peer_display_frame(PeerDisplay *display, Frame *frame);
 /** Nothing had changed after all. */
 void peer_display_no_frame(PeerDisplay *display);
+/** What the channels had for the client's socket was offered to it. */
+void peer_display_sent(PeerDisplay *display);
 /** NULL: hidden. Takes the reference. */
 void peer_display_cursor(PeerDisplay *display, Cursor *cursor);
 /** update->SuppressOutput and update->RefreshRect, for the Peer's callbacks; @n 0: everything. */
@@ -70,8 +73,10 @@ typedef struct PeerDisplayStatus {
     unsigned unacknowledged, window; /* GFX: frames under way, and how many may be */
     bool silent;                     /* GFX: the client has said that it does not acknowledge */
     bool suppressed;                 /* the client does not want pictures now (minimized) */
-    uint64_t rtt_us, encode_us;      /* GFX: round trip; mean of a frame */
-    uint64_t rate_bps;               /* GFX: bytes a second that the link takes, 0: not known */
+    uint64_t rtt_us, encode_us;      /* GFX: frame to acknowledgement; mean of a frame */
+    uint64_t rate_bps;               /* bytes a second that the link takes, 0: not known */
+    uint64_t decoding_us;            /* what of .rtt_us is the client's own, 0: not known */
+    PeerLinkStatus network;          /* what auto-detection has found */
     const char *film;       /* GFX: what films are coded with: static, "none", "H.264"... */
     uint64_t film_pictures; /* GFX: so many frames had a film's picture */
     uint32_t film_limit;    /* GFX: bytes it may take for the link's sake, 0: any */

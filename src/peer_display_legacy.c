@@ -2,8 +2,9 @@
  * Theory of operation. The ladder is RemoteFX, NSCodec, bitmaps, by what the client's capability
  * sets say (rdp-server.md 8). All of them leave as fast-path updates, which may not be larger than
  * the client's MultifragMaxRequestSize. Frames are bracketed by frame markers where the client
- * knows them, and counted by the pacer where it acknowledges them; otherwise the socket is the only
- * measure: no frame is asked for while FreeRDP's output buffer is not empty.
+ * knows them, and counted by the pacer where it acknowledges them; otherwise the measures are the
+ * socket, no frame being asked for while FreeRDP's output buffer is not empty, and the bandwidth that
+ * auto-detection has found, if the client takes part in it.
  *
  * RemoteFX and NSCodec lose. Small frames go as bitmaps at once. Each tile shown with loss is
  * remembered, and when it has rested for a quarter of a second it is shown again as a bitmap, some
@@ -73,6 +74,8 @@ bool legacy_init(Legacy *legacy, rdpContext *context, const char **why)
         flag(legacy, FreeRDP_SurfaceFrameMarkerEnabled) && legacy->params.path != ENCODER_BITMAP;
     legacy->acks = legacy->markers && u32(legacy, FreeRDP_FrameAcknowledge) > 0;
     pacer_init(&legacy->pacer);
+    if (!legacy->acks)
+        pacer_never_acked(&legacy->pacer);
     return true;
 }
 
@@ -122,7 +125,8 @@ bool legacy_may_send(Legacy *legacy, int64_t now)
     if (peer->IsWriteBlocked(peer))
         return false;
     if (!legacy->acks)
-        return now - legacy->last_sent_us >= LEGACY_FRAME_US;
+        return now - legacy->last_sent_us >= LEGACY_FRAME_US &&
+               pacer_may_send(&legacy->pacer, (uint64_t)now);
     if (!legacy->pacer.suspended && legacy->pacer.n >= u32(legacy, FreeRDP_FrameAcknowledge) &&
         legacy->pacer.n > 0 &&
         now - (int64_t)legacy->pacer.frames[0].sent_us < (int64_t)PACER_LOST_US)
@@ -276,8 +280,7 @@ bool legacy_send(Legacy *legacy, const EncodedFrame *encoded, int64_t now)
     if (!send_marker(legacy, SURFACECMD_FRAMEACTION_END))
         return false;
     mark(legacy, encoded, now);
-    if (legacy->acks)
-        pacer_sent(&legacy->pacer, legacy->frame_id, encoded->bytes.len, (uint64_t)now);
+    pacer_sent(&legacy->pacer, legacy->frame_id, encoded->bytes.len, (uint64_t)now);
     legacy->last_sent_us = now;
     legacy->frames++;
     legacy->bytes += encoded->bytes.len;

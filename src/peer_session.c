@@ -376,6 +376,8 @@ static bool send_waiting(Peer *peer)
         return true;
     if (!dvc_manager_dispatch(peer->dvcs))
         return false;
+    if (peer->display)
+        peer_display_sent(peer->display);
     if (!peer->dvc_ready && dvc_manager_ready(peer->dvcs))
         on_dvc_ready(peer);
     return true;
@@ -493,6 +495,7 @@ static bool open_client(Peer *peer)
     ((PeerContext *)peer->client->context)->peer = peer;
     if (!peer_apply_settings(peer))
         return false;
+    peer_link_prepare(peer->client->context);
     install_callbacks(peer);
     if (!peer->client->Initialize(peer->client) || !peer_quirks_install(peer->client->context))
         return false;

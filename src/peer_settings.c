@@ -53,7 +53,7 @@ static bool set_bools(rdpSettings *s, Peer *peer)
         {FreeRDP_SupportMonitorLayoutPdu, TRUE},
         {FreeRDP_SupportDisplayControl, TRUE}, /* no PDU tells: the client may refuse the channel */
         {FreeRDP_SupportMultitransport, FALSE},
-        {FreeRDP_NetworkAutoDetect, FALSE},
+        {FreeRDP_NetworkAutoDetect, TRUE},
         {FreeRDP_CompressionEnabled, FALSE},
         {FreeRDP_AutoReconnectionEnabled, FALSE},
         {FreeRDP_UnicodeInput, TRUE},

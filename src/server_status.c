@@ -108,6 +108,23 @@ static void set_bool(JsonBuilder *b, const char *name, bool value)
     json_builder_add_boolean_value(b, value);
 }
 
+static void json_network(JsonBuilder *b, const PeerDisplayStatus *d)
+{
+    const PeerLinkStatus *n = &d->network;
+
+    set_int(b, "link_bytes_per_s", (gint64)d->rate_bps);
+    set_bool(b, "auto_detect", n->detects);
+    if (!n->detects)
+        return;
+    set_int(b, "network_round_trip_us", n->rtt_us);
+    set_int(b, "network_least_round_trip_us", n->base_rtt_us);
+    set_int(b, "network_bytes_per_s", (gint64)n->rate_bps);
+    set_int(b, "decoding_us", (gint64)d->decoding_us);
+    set_int(b, "probes", (gint64)n->probes);
+    set_int(b, "probes_answered", (gint64)n->answers);
+    set_int(b, "probes_stray", (gint64)n->strays);
+}
+
 /* null until it is decided how the client is shown pictures. */
 static void json_display(JsonBuilder *b, const PeerDisplayStatus *d)
 {
@@ -138,8 +155,8 @@ static void json_display(JsonBuilder *b, const PeerDisplayStatus *d)
         set_int(b, "window", d->window);
         set_int(b, "round_trip_us", (gint64)d->rtt_us);
     }
+    json_network(b, d);
     if (d->film) {
-        set_int(b, "link_bytes_per_s", (gint64)d->rate_bps);
         set_string(b, "film_codec", d->film);
         set_int(b, "film_pictures", (gint64)d->film_pictures);
         set_int(b, "film_limit_bytes", d->film_limit);
@@ -296,6 +313,29 @@ static void text_delay(GString *out, const char *name, const Latency *l, const c
                            name, latency_permille(l, 500), latency_permille(l, 990), where);
 }
 
+static void text_network(const PeerDisplayStatus *d, GString *out)
+{
+    const PeerLinkStatus *n = &d->network;
+
+    if (n->probes == 0)
+        return;
+    if (n->rtt_us == 0) {
+        g_string_append(out, "  network:   the client has not answered the first question\n");
+        return;
+    }
+    g_string_append_printf(out, "  network:   %.1f ms round trip, %.1f at least",
+                           n->rtt_us / 1000.0, n->base_rtt_us / 1000.0);
+    if (n->rate_bps > 0) {
+        char *rate = g_format_size(n->rate_bps);
+        g_string_append_printf(out, ", %s a second", rate);
+        g_free(rate);
+    }
+    if (d->decoding_us > 0)
+        g_string_append_printf(out, "; %.1f ms of a frame's are the client's own",
+                               (double)d->decoding_us / 1000);
+    g_string_append_c(out, '\n');
+}
+
 static void text_display(GString *out, const PeerDisplayStatus *d)
 {
     if (!d->codec) {
@@ -325,6 +365,7 @@ static void text_display(GString *out, const PeerDisplayStatus *d)
         g_string_append_printf(out, "  link:      takes %s a second\n", rate);
         g_free(rate);
     }
+    text_network(d, out);
     if (d->film_pictures > 0) {
         g_string_append_printf(out, "  film:      %" G_GUINT64_FORMAT " pictures as %s",
                                d->film_pictures, d->film);

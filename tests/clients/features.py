@@ -12,13 +12,14 @@ from qemu import EV_ABS, EV_KEY
 from test_audio import AudioTest
 from test_devices import SerialTests
 from test_input import BTN_LEFT, TABLET
+from test_network import RTT_US, Detection
 from test_resize import STEADY
 from test_stick import KEYBOARD, LOOP, STICK
 from test_stick_failure import READ, WRITE, FailureRig
 from wait import wait_for
 
 
-class Features(FailureRig):
+class Features(Detection, FailureRig):
     """The rows, in the order of the matrix. stock is set by matrix.py."""
 
     stock = None
@@ -73,6 +74,16 @@ class Features(FailureRig):
         for number, name in enumerate(("text", "bars", "gradient"), 2):
             self.agent.pattern(name, number)
             client.wait_pixels(self.vm.screen, 60)
+
+    def test_detection(self):
+        """Auto-detection of the network: its questions are answered, with the graphics pipeline and without."""
+        self.agent.drm()
+        network = self.network(self.server.address, rtt_ms=RTT_US / 1000)
+        for args in ((), ("/network:lan", "/bpp:32")):
+            client = self.client(self.server, args, address=network.address)
+            self.check_measured(client)
+            client.stop()
+            wait_for(lambda: not self.server.status()["clients"], 60, "the client to be gone")
 
     def test_resize(self):
         """The guest's mode switches reach the window, and the window's size the guest."""

@@ -141,6 +141,27 @@ class HostileClients(Rig):
         self.assertLess(processor_seconds(server) - used, 0.3)
         self.assertTrue(server.process.alive())
 
+    def test_detection_answers(self):
+        """Auto-detection: answers to nothing, twice, of other numbers, absurd ones, and then none."""
+        server = self.start(credentials=None, video="std")
+        client = self.attacker(server, detect=True).connect("liar", "")
+        absurd = hostile.u32(0, 0xFFFFFFFF)
+        client.tls.sendall(client.detected(0) + client.detected(0xFFFF) + client.detected(1, 11, absurd))
+        sequence, kind = client.read_detect()
+        while kind != 1:  # a round trip; bandwidth around a picture may come first
+            client.tls.sendall(client.detected(sequence, 11, absurd))
+            sequence, kind = client.read_detect()
+        client.tls.sendall(client.detected(sequence + 1) + client.detected(sequence) * 2
+                           + client.detected(sequence, 11, absurd))
+
+        def counted():
+            status = server.status()["clients"][0]["display"]
+            return status and status["probes_stray"] >= 5 and status["probes_answered"] == 1 and status
+        status = wait_for(counted, 30, lambda: "the answers to be counted: %s" % server.status()["clients"])
+        self.assertLessEqual(status["probes"], 2)  # the second one has no answer, and there is no third
+        self.assertEqual(status["network_bytes_per_s"], 0)
+        self.assertLess(status["network_round_trip_us"], 30000000)
+
     def test_channel_claims(self):
         """Lengths that are not true end the connection before memory is spent."""
         server = self.start(credentials=None)

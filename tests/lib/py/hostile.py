@@ -4,7 +4,7 @@ import socket
 import ssl
 import struct
 
-IO_CHANNEL, DRDYNVC = 1003, 1004  # FreeRDP numbers the channels in the order we ask for them
+IO_CHANNEL, DRDYNVC, MESSAGES = 1003, 1004, 1005  # FreeRDP numbers the channels in the order we ask for them
 
 
 def u16(*values):
@@ -34,10 +34,11 @@ def capability(kind, data):
 class HostileClient:
     """Each step of the handshake is a method; connect() does them all and leaves an active session.
 
-    .tls is the socket; sendall() on it what you like. channel=False: no dynamic channels.
+    .tls is the socket; sendall() on it what you like. detect: it takes part in network auto-detection.
     """
 
-    def __init__(self, address, seconds=20, receive_buffer=None):
+    def __init__(self, address, seconds=20, receive_buffer=None, detect=False):
+        self.detect = detect
         host, port = address.rsplit(":", 1)
         self.tcp = socket.socket()
         if receive_buffer:
@@ -95,6 +96,19 @@ class HostileClient:
         """A drdynvc PDU in one chunk."""
         return self.channel_bytes(DRDYNVC, u32(len(pdu), 3) + pdu)
 
+    def detected(self, sequence, kind=0, body=b""):
+        """An Auto-Detect Response (2.2.14.2); kind 0: of a round trip, 11: of bandwidth, with body."""
+        return self.channel_bytes(MESSAGES, u16(0x2000, 0) + bytes([6 + len(body), 1])
+                                  + u16(sequence & 0xFFFF, kind) + body)
+
+    def read_detect(self):
+        """(sequence number, type) of the server's next Auto-Detect Request (2.2.14.1); skips all else."""
+        while True:
+            pdu = self.read()
+            if pdu and pdu[0] == 0x68 and struct.unpack(">H", pdu[3:5])[0] == MESSAGES:
+                body = pdu[8:] if pdu[6] & 0x80 else pdu[7:]
+                return struct.unpack("<HH", body[6:10])
+
     # --- the handshake
 
     def negotiate(self, protocols=1):
@@ -110,10 +124,11 @@ class HostileClient:
 
     def join(self):
         core = u32(0x80004) + u16(800, 600, 0xCA01, 0xAA03) + u32(0x409, 2600) + bytes(32) \
-            + u32(4, 0, 12) + bytes(64) + u16(0xCA01, 1) + u32(0) + u16(24, 15, 3) + bytes(64) \
+            + u32(4, 0, 12) + bytes(64) + u16(0xCA01, 1) + u32(0) + u16(24, 15, 0x83 if self.detect else 3) + bytes(64) \
             + b"\x00\x00" + u32(1)
         blocks = u16(0xC001, len(core) + 4) + core + u16(0xC002, 12) + u32(0, 0) \
-            + u16(0xC003, 20) + u32(1) + b"drdynvc\x00" + u32(0xC0800000)
+            + u16(0xC003, 20) + u32(1) + b"drdynvc\x00" + u32(0xC0800000) \
+            + (u16(0xC006, 8) + u32(0) if self.detect else b"")
         gcc = b"\x00\x05\x00\x14\x7c\x00\x01" + per_length(len(blocks) + 14) \
             + b"\x00\x08\x00\x10\x00\x01\xc0\x00Duca" + per_length(len(blocks)) + blocks
         self.mcs(ber(b"\x7f\x65", b"\x04\x01\x01\x04\x01\x01\x01\x01\xff"
@@ -123,7 +138,7 @@ class HostileClient:
         self.mcs(b"\x04\x01\x00\x01\x00")
         self.mcs(b"\x28")
         self.user = struct.unpack(">H", self.read()[2:4])[0]
-        for channel in (self.user + 1001, IO_CHANNEL, DRDYNVC):
+        for channel in [self.user + 1001, IO_CHANNEL, DRDYNVC] + [MESSAGES] * self.detect:
             self.mcs(b"\x38" + struct.pack(">HH", self.user, channel))
             self.read()
 
