@@ -48,6 +48,8 @@ static void finish(UrbdrcSource *s, Entry *entry, const Result *result)
                                 .retry_in = result->retry_in};
     uint32_t other = entry->other;
 
+    if (s->strays > 0)
+        s->strays--; /* one that answers may also have answered twice */
     urbdrc_remove_entry(s, entry);
     if (other != 0 && (entry = urbdrc_find_entry(s, other)))
         urbdrc_bury(s, entry);
@@ -180,8 +182,10 @@ static const char *complete_data(UrbdrcSource *s, const Entry *entry, const Urbd
     result->retry_in = outcome.retry_in;
     result->length = moved;
     result->data = entry->in ? m->completion.data : NULL;
-    /* An OUT that succeeded and reports nothing has sent everything. */
-    if (!entry->in && outcome.status == USB_STATUS_SUCCESS && moved == 0)
+    /* Some clients report 0 bytes with success: nothing else than all of it can be meant. One that
+     * says that less was sent means what it says. */
+    if (!entry->in && moved == 0 && outcome.status == USB_STATUS_SUCCESS &&
+        m->completion.usbd_status == USBD_STATUS_SUCCESS)
         result->length = entry->length;
     return NULL;
 }
@@ -229,6 +233,19 @@ static const char *complete_iso(UrbdrcSource *s, const Entry *entry, const Urbdr
     return NULL;
 }
 
+/* The answer to a request that was cancelled. Only what a device has sent can still matter. */
+static void complete_late(UrbdrcSource *s, Entry *entry, const UrbdrcMessage *m)
+{
+    Result result = {0};
+    bool data = entry->in && m->kind == URBDRC_URB_COMPLETION && m->completion.data_len > 0 &&
+                (entry->kind == USB_REQUEST_BULK || entry->kind == USB_REQUEST_INTERRUPT);
+
+    if (data && !complete_data(s, entry, m, &result))
+        finish(s, entry, &result);
+    else
+        urbdrc_remove_entry(s, entry);
+}
+
 const char *urbdrc_source_completion(UrbdrcSource *s, const UrbdrcMessage *m)
 {
     UsbIsoPacket packets[URBDRC_MAX_ISO_PACKETS];
@@ -242,7 +259,7 @@ const char *urbdrc_source_completion(UrbdrcSource *s, const UrbdrcMessage *m)
             return blame(s, "a completion for request %u, which was never sent (last: %u)", id,
                          s->highest_id);
         if (entry)
-            urbdrc_remove_entry(s, entry);
+            complete_late(s, entry, m);
         else if (++s->strays > URBDRC_MAX_STRAYS)
             return "too many completions of requests that had been answered already";
         return NULL;

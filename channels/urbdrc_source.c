@@ -3,7 +3,8 @@
  *
  * Every request that was put on the wire has an entry under its RequestId until the client answers
  * or we cancel it; a cancelled one stays as a tombstone so that a late answer is known for what it
- * is. Tombstones are bounded, the oldest makes room. Ids count up (usb_source_next_id), so an id
+ * is: data that a device has sent is passed on all the same, since the cancel may have come from a
+ * timer and the data from behind a network that stood still. Tombstones are bounded, the oldest makes room. Ids count up (usb_source_next_id), so an id
  * that has no entry but is not above the highest one sent was ours once: such an answer is a stray
  * and is dropped. An id above it was never issued, and a client that answers it is confused about
  * whose device this is: its channel is closed (MS-RDPEUSB 3.2.5.4).
@@ -71,7 +72,11 @@ void urbdrc_remove_entry(UrbdrcSource *s, Entry *entry)
 /* Moves the entry behind the younger tombstones; the oldest one gives way if there are too many. */
 void urbdrc_bury(UrbdrcSource *s, Entry *entry)
 {
-    Entry grave = {.id = entry->id, .state = ENTRY_TOMBSTONE, .kind = entry->kind};
+    Entry grave = {.id = entry->id,
+                   .state = ENTRY_TOMBSTONE,
+                   .kind = entry->kind,
+                   .in = entry->in,
+                   .length = entry->length};
 
     if (entry->state == ENTRY_TOMBSTONE)
         return;

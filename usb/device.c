@@ -198,7 +198,7 @@ void device_pump(UsbDevice *d)
     }
 }
 
-static void finish_transfer(UsbDevice *d, const Transfer *t, const UsbCompletion *c)
+void device_finish_transfer(UsbDevice *d, const Transfer *t, const UsbCompletion *c)
 {
     Packet *p = t->owner;
 
@@ -224,7 +224,7 @@ static void set_state(UsbDevice *d, UsbDeviceState state, const char *why)
     d->callbacks->state_changed(d->user, state, why);
 }
 
-static bool active(const UsbDevice *d)
+bool device_is_active(const UsbDevice *d)
 {
     return d->state == USB_DEVICE_HELLO || d->state == USB_DEVICE_CONNECTED;
 }
@@ -256,7 +256,7 @@ static bool on_ready(void *user)
     const UsbDevice *d = user;
     uint64_t full_since = transfer_tombstones_full_since(&d->table);
 
-    if (!active(d))
+    if (!device_is_active(d))
         return true;
     if (d->suspended || d->selecting > 0 || redir_congested(d->redir))
         return false;
@@ -377,7 +377,7 @@ static void on_event(void *user, RedirEvent *e)
 {
     UsbDevice *d = user;
 
-    if (!active(d))
+    if (!device_is_active(d))
         return;
     if (d->unproven && e->type != REDIR_FILTER_REJECT && e->type != REDIR_FILTER_RULES) {
         d->unproven = false; /* the guest has begun to use it */
@@ -479,18 +479,20 @@ static void on_complete(void *user, const UsbCompletion *completion)
         device_enter(d);
     d->silent_since = 0;
     d->heard = d->now;
-    if (transfer_complete(&d->table, c.id, &t) == TRANSFER_WAS_LIVE) {
+    TransferFate fate = transfer_complete(&d->table, c.id, &t);
+    if (fate != TRANSFER_WAS_UNKNOWN && c.length > t.length) {
+        c.length = t.length; /* the source has checked; QEMU must never get more */
+        c.status = USB_STATUS_BABBLE;
+    }
+    if (fate == TRANSFER_WAS_LIVE) {
         d->stats.completions++;
         time_request(d, &t, &c);
-        if (t.timer == TRANSFER_TIMER_CONTROL)
-            control_took(d, t.t0);
-        if (c.length > t.length) { /* the source has checked; QEMU must never get more */
-            c.length = t.length;
-            c.status = USB_STATUS_BABBLE;
-        }
-        finish_transfer(d, &t, &c);
+        control_took(d, &t);
+        device_finish_transfer(d, &t, &c);
     } else {
         d->stats.late++;
+        if (fate == TRANSFER_WAS_CANCELLED && t.expired && !t.owner)
+            stream_late(d, &t, &c);
     }
     device_leave(d);
 }
@@ -502,7 +504,7 @@ static void on_gone(void *user, const char *why)
     device_enter(d);
     d->source = NULL;
     transfer_table_clear(&d->table);
-    if (active(d)) {
+    if (device_is_active(d)) {
         if (d->state == USB_DEVICE_CONNECTED)
             redir_send_device_disconnect(d->redir);
         set_state(d, USB_DEVICE_GONE, why);
@@ -618,72 +620,11 @@ void usb_device_guest_writable(UsbDevice *d)
 void usb_device_disconnect(UsbDevice *d, const char *why)
 {
     device_enter(d);
-    if (active(d)) {
+    if (device_is_active(d)) {
         if (d->state == USB_DEVICE_CONNECTED)
             redir_send_device_disconnect(d->redir);
         set_state(d, USB_DEVICE_GONE, why);
         device_let_go_of_source(d);
-    }
-    device_leave(d);
-}
-
-static uint64_t earlier(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
-uint64_t usb_device_deadline(const UsbDevice *d)
-{
-    uint64_t deadline = transfer_table_deadline(&d->table);
-    uint64_t full_since = transfer_tombstones_full_since(&d->table);
-
-    if (!active(d))
-        return UINT64_MAX;
-    deadline = earlier(deadline, iso_deadline(d));
-    deadline = earlier(deadline, alive_deadline(d));
-    deadline = earlier(deadline, control_deadline(d));
-    if (full_since != UINT64_MAX && d->now < full_since + DEVICE_CANCEL_PERIOD_US)
-        deadline = earlier(deadline, full_since + DEVICE_CANCEL_PERIOD_US);
-    if (d->over_cap && d->now < d->over_cap_since + USB_TIMEOUT_TRANSFER_US)
-        deadline = earlier(deadline, d->over_cap_since + USB_TIMEOUT_TRANSFER_US);
-    return deadline;
-}
-
-static void time_out(UsbDevice *d, const Transfer *t)
-{
-    const Packet *p = t->owner;
-    bool read_ahead = !p;
-    UsbCompletion c = {
-        .id = t->id,
-        .status = p && p->type == PACKET_CONTROL ? USB_STATUS_TIMEOUT : USB_STATUS_IOERROR,
-        .retry_in = read_ahead,
-    };
-
-    alive_timed_out(d, t);
-    d->stats.timeouts++;
-    if (!d->silent_since)
-        d->silent_since = d->now;
-    if (d->source && !d->source->gone)
-        d->source->ops->cancel(d->source, t->id);
-    finish_transfer(d, t, &c);
-}
-
-void usb_device_tick(UsbDevice *d, uint64_t now_us)
-{
-    Transfer t;
-
-    if (d->state == USB_DEVICE_BROKEN)
-        return;
-    device_enter_at(d, now_us);
-    while (transfer_expire(&d->table, &t) || alive_expire(d, &t))
-        time_out(d, &t);
-    alive_tick(d);
-    control_pump(d);
-    iso_tick(d);
-    if (d->silent_since && d->now - d->silent_since > DEVICE_SILENCE_US && d->source &&
-        !d->source->gone && !d->retired) {
-        d->retired = true;
-        d->source->ops->retire(d->source, "the client has not answered for a minute");
     }
     device_leave(d);
 }

@@ -13,6 +13,10 @@
  * answered, whichever came later; and as long behind a control request of the guest's, which has
  * a timer itself.
  *
+ * A device of which nothing but time-outs has come for DEVICE_SILENCE_US is given back, whatever
+ * its client's requests may do. A guest that has stopped asking must not keep it: half way there it
+ * is asked the same question, so that one request that a device has swallowed is not the end of it.
+ *
  * The same question serves who doubts that the client is still there at all: usb_device_ask().
  */
 #include <libusb.h>
@@ -27,19 +31,43 @@ static bool is_question(const Packet *p)
 }
 
 /* When the question is due. A control request that is out or waits is as good as the question. */
-uint64_t alive_deadline(const UsbDevice *d)
+static uint64_t question_due(const UsbDevice *d)
 {
     uint64_t since = transfer_pending_since(&d->table);
+    uint64_t due = UINT64_MAX;
 
-    if (since == UINT64_MAX || d->control.head || !d->source || d->retired)
+    if (d->control.head)
         return UINT64_MAX;
-    return (since > d->heard ? since : d->heard) + USB_TIMEOUT_PEND_US;
+    if (since != UINT64_MAX)
+        due = (since > d->heard ? since : d->heard) + USB_TIMEOUT_PEND_US;
+    if (d->silent_since) {
+        since = (d->silent_since > d->heard ? d->silent_since : d->heard) + DEVICE_SILENCE_US / 2;
+        due = since < due ? since : due;
+    }
+    return due;
+}
+
+uint64_t alive_deadline(const UsbDevice *d)
+{
+    uint64_t due;
+
+    if (!d->source || d->source->gone || d->retired)
+        return UINT64_MAX;
+    due = question_due(d);
+    if (d->silent_since && d->silent_since + DEVICE_SILENCE_US < due)
+        due = d->silent_since + DEVICE_SILENCE_US;
+    return due;
 }
 
 void alive_tick(UsbDevice *d)
 {
     if (alive_deadline(d) > d->now)
         return;
+    if (d->silent_since && d->now - d->silent_since >= DEVICE_SILENCE_US) {
+        d->retired = true;
+        d->source->ops->retire(d->source, "the client has not answered for a minute");
+        return;
+    }
     d->heard = d->now; /* refused or not, once in a while is enough */
     control_ask(d);
 }

@@ -203,11 +203,15 @@ void control_pump(UsbDevice *d)
     }
 }
 
-void control_took(UsbDevice *d, uint64_t t0)
+void control_took(UsbDevice *d, const Transfer *t)
 {
-    if (d->source && d->source->quirks & USB_QUIRK_CONTROL_BLOCKS_CLIENT && d->now > t0 &&
-        d->now - t0 > USB_CONTROL_SLOW_US)
-        d->control_rest = d->now + (d->now - t0);
+    const Packet *p = t->owner;
+
+    if (!p || p->type == PACKET_BULK || p->type == PACKET_INTERRUPT)
+        return;
+    if (d->source && d->source->quirks & USB_QUIRK_CONTROL_BLOCKS_CLIENT && d->now > t->t0 &&
+        d->now - t->t0 > USB_CONTROL_SLOW_US)
+        d->control_rest = d->now + (d->now - t->t0);
 }
 
 uint64_t control_deadline(const UsbDevice *d)

@@ -6,9 +6,9 @@
  * deadline (.due: .play_end less the round trip and ISO_SLACK_US). For one that misses it, or could
  * not be made in time at all, three times are known:
  *
- *   - when the packet that completed it had come from QEMU: no earlier than the poll before the one that found
- *     it if that one did not have to wait (UsbArrival.arrived_us), so time in which we were busy
- *     with something else and did not look is ours;
+ *   - when the packet that completed it had come from QEMU: no earlier than the poll before the one
+ * that found it if that one did not have to wait (UsbArrival.arrived_us), so time in which we were
+ * busy with something else and did not look is ours;
  *   - when it had been offered to the client's socket (usb_device_sent()): what the socket does not
  *     take then waits for the network;
  *   - how long of that our thread was ready to run and had no processor: the kernel counts it

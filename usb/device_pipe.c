@@ -192,12 +192,10 @@ static void withdraw(UsbDevice *d, Pipe *pipe, Packet *p)
 static void complete_out(UsbDevice *d, Pipe *pipe, Packet *p, const Transfer *t,
                          const UsbCompletion *c)
 {
-    /* Some clients report 0 bytes with success; nothing else than all of it can be meant. */
-    uint32_t moved = c->status == USB_STATUS_SUCCESS && c->length == 0 ? t->length : c->length;
-    bool failed = c->status != USB_STATUS_SUCCESS || moved < t->length;
+    bool failed = c->status != USB_STATUS_SUCCESS || c->length < t->length;
 
-    p->moved += moved;
-    d->stats.bytes_out += moved;
+    p->moved += c->length;
+    d->stats.bytes_out += c->length;
     if (failed && p->status == USB_STATUS_SUCCESS) {
         p->status = c->status != USB_STATUS_SUCCESS ? c->status : USB_STATUS_IOERROR;
         p->sent = p->length;

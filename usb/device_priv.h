@@ -1,8 +1,9 @@
 /*
- * Shared by the files of UsbDevice: device.c (states, events, completions), device_control.c (what
- * goes over endpoint 0 or changes the configuration), device_pipe.c (bulk, interrupt OUT),
- * device_stream.c (reading ahead on interrupt IN, and the streams that are refused),
- * device_bulkin.c (reading ahead on bulk IN: serial adapters), device_iso.c (isochronous).
+ * Shared by the files of UsbDevice: device.c (states, events, completions), device_timers.c (what
+ * ends by the clock), device_alive.c (clients that say nothing), device_control.c (what goes over
+ * endpoint 0 or changes the configuration), device_pipe.c (bulk, interrupt OUT), device_stream.c
+ * (reading ahead on interrupt IN, and the streams that are refused), device_bulkin.c (reading ahead
+ * on bulk IN: serial adapters), device_iso.c (isochronous).
  *
  * Owner, thread: as UsbDevice.
  */
@@ -76,6 +77,8 @@ typedef struct Stream {
     uint8_t stalls; /* without a packet in between */
     uint8_t errors;
     uint64_t next_id;
+    uint64_t since;  /* requests of a greater Transfer.order are its own */
+    uint64_t missed; /* and those of a greater one than this are not yet known to be lost */
 } Stream;
 
 /** A running isochronous stream; device_iso.c knows what is in it. */
@@ -203,6 +206,12 @@ void device_note_round_trip(UsbDevice *d, uint64_t us);
 /** Microseconds to the client and back, a guess while nothing is known. */
 uint64_t device_round_trip(const UsbDevice *d);
 
+/** Whether the guest has it, or is about to. */
+bool device_is_active(const UsbDevice *d);
+/** Passes on how a request has ended. */
+void device_finish_transfer(UsbDevice *d, const Transfer *transfer,
+                            const UsbCompletion *completion);
+
 void device_enter(UsbDevice *d);
 void device_enter_at(UsbDevice *d, uint64_t now_us);
 void device_leave(UsbDevice *d);
@@ -229,15 +238,17 @@ void storage_watch(UsbDevice *d, const Packet *packet, UsbStatus status, const u
 bool storage_out_of_step(UsbDevice *d, const RedirEvent *event);
 
 /* device_alive.c */
+/** When the client is to be asked, or given up. UINT64_MAX: not as things are. */
 uint64_t alive_deadline(const UsbDevice *d);
+/** Asks, or gives the device back. */
 void alive_tick(UsbDevice *d);
 void alive_timed_out(UsbDevice *d, const Transfer *transfer);
 /** Hands back one request that ends because its client is deaf. */
 bool alive_expire(UsbDevice *d, Transfer *out);
 
 /* device_control.c */
-/** A control request has been answered that was sent at @t0. */
-void control_took(UsbDevice *d, uint64_t t0);
+/** @transfer has been answered, or has run out of time. */
+void control_took(UsbDevice *d, const Transfer *transfer);
 /** When the rest after a slow one ends, UINT64_MAX if nothing waits for that. */
 uint64_t control_deadline(const UsbDevice *d);
 /** A request of our own for the device descriptor, whose answer nobody reads. */
@@ -277,6 +288,10 @@ void stream_end(UsbDevice *d, Pipe *pipe);
 /** Ends a running stream that the guest did not stop, and tells it so. */
 void stream_abort(UsbDevice *d, Pipe *pipe);
 void stream_complete(UsbDevice *d, const Transfer *transfer, const UsbCompletion *completion);
+/** A completion has come after its request was given up on for the time it took. */
+void stream_late(UsbDevice *d, const Transfer *transfer, const UsbCompletion *completion);
+/** Tells the guest of a running stream where nothing has come for such a request. */
+void stream_check_lost(UsbDevice *d, Pipe *pipe);
 void stream_recovered(UsbDevice *d, uint8_t endpoint, UsbStatus status);
 void stream_refill(UsbDevice *d, Pipe *pipe);
 /** The source is gone; the stream stays, and reports an error if it had requests there. */

@@ -9,9 +9,13 @@
  * asked for and what QEMU is told, is in device_bulkin.c.
  *
  * A request that its client gave up on without harm (retry_in, urbdrc.md 3.5) is issued again
- * silently. After a stall the halt is cleared and reading starts over with id 0, as usbredirhost
- * does without telling the guest; a few stalls or errors in a row end the stream. While QEMU does
- * not read (its VM is paused) nothing is issued again, so that our queue stays bounded.
+ * silently. One that we gave up on, because its answer is late, is issued again too: what the late
+ * answer brings is passed on when it comes, before what was read after it. Only where none has come
+ * when its tombstone goes is the guest told of an error, because the device may have said something
+ * that is lost. After a stall the halt is cleared and reading starts over with id 0, as
+ * usbredirhost does without telling the guest; a few stalls or errors in a row end the stream.
+ * While QEMU does not read (its VM is paused) nothing is issued again, so that our queue stays
+ * bounded.
  */
 #include "device_priv.h"
 
@@ -126,7 +130,11 @@ void stream_refill(UsbDevice *d, Pipe *pipe)
 void stream_run(UsbDevice *d, Pipe *pipe, uint8_t window, uint32_t request_bytes)
 {
     if (!pipe->stream.running)
-        pipe->stream = (Stream){.running = true, .window = window, .request_bytes = request_bytes};
+        pipe->stream = (Stream){.running = true,
+                                .window = window,
+                                .request_bytes = request_bytes,
+                                .since = d->table.last_order,
+                                .missed = d->table.last_order};
     stream_refill(d, pipe);
 }
 
@@ -206,6 +214,26 @@ void stream_complete(UsbDevice *d, const Transfer *transfer, const UsbCompletion
         }
     }
     stream_refill(d, pipe);
+}
+
+void stream_late(UsbDevice *d, const Transfer *transfer, const UsbCompletion *c)
+{
+    Pipe *pipe = &d->pipes[pipe_index(transfer->endpoint)];
+
+    if (!pipe->stream.running || transfer->order <= pipe->stream.since || c->length == 0)
+        return;
+    d->stats.bytes_in += c->length;
+    report(d, pipe, USB_STATUS_SUCCESS, c);
+}
+
+void stream_check_lost(UsbDevice *d, Pipe *pipe)
+{
+    Stream *s = &pipe->stream;
+
+    if (!s->running || transfer_lost(&d->table, pipe->endpoint->address) <= s->missed)
+        return;
+    s->missed = d->table.last_order; /* one error for all that is out now */
+    report(d, pipe, USB_STATUS_IOERROR, NULL);
 }
 
 void stream_suspend(UsbDevice *d, Pipe *pipe)

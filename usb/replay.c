@@ -322,8 +322,8 @@ static void take_answer(UsbReplay *r, const UsbCompletion *c)
         else
             finish(r, "it could not be reset");
         return;
-    case REPLAY_COMMAND: /* some clients report 0 bytes with success */
-        if (ok && (c->length == STORAGE_CBW_LEN || c->length == 0))
+    case REPLAY_COMMAND:
+        if (ok && c->length == STORAGE_CBW_LEN)
             go_on(r, REPLAY_DATA);
         else
             finish(r, "it takes no command");

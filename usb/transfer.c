@@ -110,6 +110,7 @@ void transfer_table_clear(TransferTable *table)
     for (unsigned i = 0; i < TRANSFER_TIMERS; i++)
         list_init(&table->live[i]);
     list_init(&table->tombstones);
+    memset(table->lost, 0, sizeof(table->lost));
     table->in_flight = table->bytes = 0;
 }
 
@@ -150,11 +151,22 @@ static void drop_tombstone(TransferTable *table, uint16_t i)
     release(table, i);
 }
 
+/* No completion came for it. */
+static void forget_tombstone(TransferTable *table, uint16_t i)
+{
+    const Transfer *t = &table->slots[i].transfer;
+    uint64_t *lost = &table->lost[t->endpoint & 0x0f];
+
+    if (t->expired && !t->owner && t->endpoint & 0x80 && t->order > *lost)
+        *lost = t->order;
+    drop_tombstone(table, i);
+}
+
 static void bury(TransferTable *table, uint16_t i)
 {
     leave_live(table, i);
     if (table->tombstones.count == USB_MAX_TOMBSTONES)
-        drop_tombstone(table, table->tombstones.head);
+        forget_tombstone(table, table->tombstones.head);
     table->slots[i].state = SLOT_TOMBSTONE;
     table->slots[i].transfer.t0 = table->now;
     list_append(table, &table->tombstones, i);
@@ -177,7 +189,7 @@ void transfer_table_time(TransferTable *table, uint64_t now_us)
     stamp(table, &table->tombstones);
     while (table->tombstones.head != NIL &&
            table->now - table->slots[table->tombstones.head].transfer.t0 >= USB_TOMBSTONE_US)
-        drop_tombstone(table, table->tombstones.head);
+        forget_tombstone(table, table->tombstones.head);
 }
 
 void transfer_table_time_unknown(TransferTable *table)
@@ -237,11 +249,11 @@ TransferFate transfer_complete(TransferTable *table, uint32_t id, Transfer *out)
 
     if (i == NIL)
         return TRANSFER_WAS_UNKNOWN;
+    *out = table->slots[i].transfer;
     if (table->slots[i].state == SLOT_TOMBSTONE) {
         drop_tombstone(table, i);
         return TRANSFER_WAS_CANCELLED;
     }
-    *out = table->slots[i].transfer;
     leave_live(table, i);
     release(table, i);
     return TRANSFER_WAS_LIVE;
@@ -266,10 +278,16 @@ bool transfer_expire(TransferTable *table, Transfer *out)
             table->now - table->slots[i].transfer.t0 < patience(timer))
             continue;
         *out = table->slots[i].transfer;
+        table->slots[i].transfer.expired = true;
         bury(table, i);
         return true;
     }
     return false;
+}
+
+uint64_t transfer_lost(const TransferTable *table, uint8_t endpoint)
+{
+    return table->lost[endpoint & 0x0f];
 }
 
 uint64_t transfer_pending_since(const TransferTable *table)
@@ -289,6 +307,7 @@ bool transfer_expire_pending(TransferTable *table, uint64_t age_us, Transfer *ou
         return false;
     uint16_t i = table->live[TRANSFER_TIMER_NONE].head;
     *out = table->slots[i].transfer;
+    table->slots[i].transfer.expired = true;
     bury(table, i);
     return true;
 }

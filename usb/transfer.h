@@ -31,6 +31,7 @@ typedef struct Transfer {
     uint64_t t0;     /* when it was inserted, see transfer_table_time() */
     uint64_t order;  /* of insertion: what was sent to the source earlier has the smaller one */
     void *owner;     /* the packet it serves, NULL for a stream's */
+    bool expired;    /* its time ran out: what is answered late may still be wanted */
 } Transfer;
 
 typedef struct TransferSlot {
@@ -55,13 +56,14 @@ typedef struct TransferTable {
     uint32_t in_flight;
     uint32_t bytes; /* sum of .length of what is live */
     uint64_t last_order;
+    uint64_t lost[16]; /* see transfer_lost() */
     uint64_t now;
     bool now_known; /* else .now is some time ago */
 } TransferTable;
 
 typedef enum TransferFate {
     TRANSFER_WAS_LIVE,
-    TRANSFER_WAS_CANCELLED, /* a tombstone swallowed a late completion */
+    TRANSFER_WAS_CANCELLED, /* the completion is late: there was a tombstone */
     TRANSFER_WAS_UNKNOWN,
 } TransferFate;
 
@@ -82,13 +84,17 @@ bool transfer_known(const TransferTable *table, uint32_t id);
 /** Inserts @transfer (.t0 and .order are set here). The table must not be full, the id not known.
  */
 void transfer_insert(TransferTable *table, const Transfer *transfer);
-/** A completion came. Its Transfer is in @out if it was live. */
+/** A completion came. Its Transfer is in @out if it was known. Of the .owner of one that was not
+ * live only NULL or not means anything. */
 TransferFate transfer_complete(TransferTable *table, uint32_t id, Transfer *out);
 /** Nobody waits for it any more: it becomes a tombstone. False if it was not live. The oldest
  * tombstone makes room when there are too many. */
 bool transfer_cancel(TransferTable *table, uint32_t id);
 /** Takes the next one that has run out of time into @out; it leaves a tombstone. */
 bool transfer_expire(TransferTable *table, Transfer *out);
+/** The .order of the youngest stream's request on IN endpoint @endpoint that expired and whose
+ * tombstone has gone without a late completion: what it had read, if anything, is lost. 0: none. */
+uint64_t transfer_lost(const TransferTable *table, uint8_t endpoint);
 /** The submission was refused: leaves without a trace. */
 void transfer_undo(TransferTable *table, uint32_t id);
 /** A live one now serves @owner. */

@@ -164,7 +164,8 @@ typedef struct UsbRequest {
 typedef struct UsbCompletion {
     uint32_t id;
     UsbStatus status;
-    uint32_t length;     /* bytes moved; never more than was asked for, the source has checked */
+    uint32_t length;     /* bytes moved; never more than was asked for, the source has checked, and
+                          * no less than it believes: a client's 0 may mean all */
     const uint8_t *data; /* IN payload of .length bytes, for ISO the packets one after another */
     uint32_t n_packets;  /* ISO */
     const UsbIsoPacket *packets;

@@ -11,6 +11,7 @@
 #include "fake_dvc.h"
 #include "log.h"
 #include "urbdrc_flavour.h"
+#include "urbdrc_source.h"
 
 #define SECOND 1000000u
 
@@ -1106,6 +1107,69 @@ static void test_late_and_double_answers(void)
     free_fixture(f);
 }
 
+/* What a device sent before the client heard of the cancel is not thrown away here. */
+static void test_late_data(void)
+{
+    Fixture *f = fixture_with_stick(5);
+    Device *d = &f->devices[0];
+    unsigned before = d->n_completions;
+
+    for (uint32_t id = 2; id <= 5; id++) {
+        g_assert_true(submit(d, id == 4 ? bulk(id, 0x02, 8) : bulk(id, 0x81, 8)));
+        d->source->ops->cancel(d->source, id);
+    }
+    client_data(f, 1, 2, 0, 5);
+    g_assert_cmpuint(d->n_completions, ==, before + 1);
+    g_assert_cmpuint(d->last.id, ==, 2);
+    g_assert_cmpuint(d->last.length, ==, 5);
+    client_data(f, 1, 2, 0, 5); /* once */
+    client_data(f, 1, 3, 0, 9); /* more than was asked for */
+    client_no_data(f, 1, 4, 0, 8);
+    client_no_data(f, 1, 5, USBD_LIBUSB_CANCELLED, 0);
+    g_assert_cmpuint(d->n_completions, ==, before + 1);
+    g_assert_cmpuint(d->gone, ==, 0);
+    free_fixture(f);
+}
+
+/* A client owes answers to nothing for ever: what it says twice is forgotten with what it says
+ * once. */
+static void test_strays_are_forgotten(void)
+{
+    Fixture *f = fixture_with_stick(5);
+    Device *d = &f->devices[0];
+
+    for (uint32_t id = 10; id < 10 + 4 * URBDRC_MAX_STRAYS; id++) {
+        g_assert_true(submit(d, bulk(id, 0x81, 8)));
+        client_data(f, 1, id, 0, 8);
+        client_data(f, 1, id, 0, 8);
+    }
+    g_assert_cmpuint(d->gone, ==, 0);
+    free_fixture(f);
+}
+
+/* Some clients report 0 bytes when all were sent, but not with a status that says the opposite. */
+static void test_nothing_sent(void)
+{
+    static const struct {
+        uint32_t status, said, length;
+    } cases[] = {
+        {USBD_STATUS_SUCCESS, 0, 8},        {USBD_STATUS_SUCCESS, 3, 3},
+        {USBD_STATUS_SHORT_TRANSFER, 0, 0}, {USBD_STATUS_SHORT_TRANSFER, 3, 3},
+        {USBD_STATUS_DATA_UNDERRUN, 0, 0},  {USBD_STATUS_DATA_UNDERRUN, 8, 8},
+    };
+    Fixture *f = fixture_with_stick(5);
+    Device *d = &f->devices[0];
+
+    for (uint32_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_assert_true(submit(d, bulk(10 + i, 0x02, 8)));
+        client_no_data(f, 1, 10 + i, cases[i].status, cases[i].said);
+        g_assert_cmpuint(d->last.id, ==, 10 + i);
+        g_assert_cmpint(d->last.status, ==, USB_STATUS_SUCCESS);
+        g_assert_cmpuint(d->last.length, ==, cases[i].length);
+    }
+    free_fixture(f);
+}
+
 /* ---- clear halt and reset ---- */
 
 static uint32_t start_clear_halt(Fixture *f, uint32_t id)
@@ -1516,6 +1580,9 @@ int main(int argc, char **argv)
     TEST("requests/oversize", test_oversize_closes);
     TEST("requests/unknown-ids", test_unknown_ids);
     TEST("requests/late", test_late_and_double_answers);
+    TEST("requests/late-data", test_late_data);
+    TEST("requests/strays", test_strays_are_forgotten);
+    TEST("requests/nothing-sent", test_nothing_sent);
     TEST("requests/clear-halt", test_clear_halt_barrier);
     TEST("requests/reset-port", test_reset_port);
     TEST("requests/iso", test_iso);

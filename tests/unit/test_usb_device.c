@@ -695,7 +695,7 @@ static void test_out_chunks(void)
     g_assert_cmpuint(r->source->n_pending, ==, 1); /* one after the other */
     fake_source_complete(r->source, 0, USB_STATUS_SUCCESS, NULL, USB_OUT_CHUNK_BYTES, false);
     g_assert_cmpuint(r->source->n_pending, ==, 1);
-    fake_source_complete(r->source, 0, USB_STATUS_SUCCESS, NULL, 0, false); /* means all of it */
+    fake_source_complete(r->source, 0, USB_STATUS_SUCCESS, NULL, USB_OUT_CHUNK_BYTES, false);
     g_assert_cmpuint(r->source->n_pending, ==, 1);
     /* the third chunk fails half way: the sum is reported, and nothing of the rest is sent */
     unsigned before = r->source->submitted;
@@ -716,6 +716,13 @@ static void test_out_chunks(void)
     g_assert_cmpuint(r->source->pending[at].request.length, ==, 0);
     fake_source_complete(r->source, (unsigned)at, USB_STATUS_SUCCESS, NULL, 0, false);
     bulk_answer(r, zlp, USB_STATUS_SUCCESS, 0);
+
+    /* and one that moved nothing is not a success */
+    id = fake_guest_bulk_out(r->guest, 0x02, bytes, 31);
+    usb_rig_run(r);
+    fake_source_complete(r->source, (unsigned)fake_source_find(r->source, 0x02), USB_STATUS_SUCCESS,
+                         NULL, 0, false);
+    bulk_answer(r, id, USB_STATUS_IOERROR, 0);
 
     /* cancelled half way */
     id = fake_guest_bulk_out(r->guest, 0x02, bytes, USB_MAX_TRANSFER_BYTES);
