@@ -263,6 +263,8 @@ static void on_slot_state(void *user, Slot *slot, UsbDeviceState state, const ch
 {
     Device *device = user;
 
+    if (device->close_slot && state != USB_DEVICE_GONE)
+        return; /* the slot's end was told and counted: a write after it fails, too */
     switch (state) {
     case USB_DEVICE_HELLO:
         return;
