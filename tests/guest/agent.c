@@ -215,6 +215,10 @@ static void inputs_scan(void)
         snprintf(input.node, sizeof input.node, "%.20s", entry->d_name);
         if (ioctl(input.fd, EVIOCGNAME(sizeof input.name - 1), input.name) < 0)
             strcpy(input.name, "?");
+        if (getenv("norepeat")) { /* from the kernel's command line */
+            unsigned never[2] = {0, 0};
+            ioctl(input.fd, EVIOCSREP, never); /* most devices are no keyboards */
+        }
         inputs[input_count++] = input;
     }
     closedir(dir);

@@ -116,7 +116,7 @@ class HostileClients(Rig):
             stop.set()
             client.tls.shutdown(socket.SHUT_RDWR)
             thread.join()
-        self.assertLess(slowest, 5)
+        self.assertLess(slowest, 30)  # a server that waits for the flood to end waits for ever
         if not sanitized(server):
             self.assertLess(grown, 60)
 

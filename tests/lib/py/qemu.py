@@ -307,7 +307,8 @@ def guest_arguments(directory, video="virtio", memory=256, append="", usb=True, 
 
     video: "std" (bochs, VGA) or "virtio" (virtio-vga: follows window sizes). The agent's socket is
     DIRECTORY/agent, the serial console goes to DIRECTORY/serial.log. kernel=False leaves it to the firmware
-    what to start.
+    what to start. With an agent keys do not repeat: on a busy machine a key's release may well be later than
+    the quarter of a second after which Linux repeats it.
     """
     image = os.path.join(GUEST_DIR, "kernel")
     if not os.path.exists(image):
@@ -318,8 +319,9 @@ def guest_arguments(directory, video="virtio", memory=256, append="", usb=True, 
                  "-serial", "file:" + os.path.join(directory, "serial.log"),
                  "-device", {"std": "VGA", "virtio": "virtio-vga"}[video]]
     if kernel:
+        words = ["console=ttyS0", "console=tty0", "quiet", "loglevel=3"] + ["norepeat=1"] * agent + append.split()
         arguments += ["-kernel", image, "-initrd", initrd or os.path.join(GUEST_DIR, "initramfs"),
-                      "-append", ("console=ttyS0 console=tty0 quiet loglevel=3 " + append).strip()]
+                      "-append", " ".join(words)]
     if agent:
         arguments += ["-device", "virtio-serial-pci",
                       "-chardev", "socket,id=agent,server=on,wait=off,path=" +
