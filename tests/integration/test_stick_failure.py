@@ -149,8 +149,9 @@ class StickFailureTest(FailureRig):
                 usb.command(fault)
                 if fault.startswith("error"):
                     usb.wait_log("stick", lambda log: log[name] > before, 30, fault)
-                start = usb.log("stick")["ep81.bytes"]
-                usb.wait_log("stick", lambda log: log["ep81.bytes"] > start + 20000, 60, "data after " + fault)
+                moved = lambda log: log["ep81.bytes"] + log["ep02.bytes"]
+                start = moved(usb.log("stick"))
+                usb.wait_log("stick", lambda log: moved(log) > start + 20000, 60, "data after " + fault)
             usb.command("delay stick 20")
             start = usb.log("stick")["ep02.transfers"]
             usb.wait_log("stick", lambda log: log["ep02.transfers"] > start + 10, 30, "delayed transfers")
