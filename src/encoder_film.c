@@ -168,7 +168,8 @@ void encoder_film(Encoder *encoder, EncodedFrame *encoded)
 
     if (!gfx->region || gfx->film_failed || !mirror->all_known)
         return;
-    if (!region_note(gfx->region, mirror, encoded->frame, encoder->film_bytes > 0, &film) ||
+    if (!region_note(gfx->region, mirror, encoded->frame, encoder->film_bytes > 0,
+                     gfx->bytes_before, &film) ||
         film.w > (int32_t)VIDEO_MAX_SIDE || film.h > (int32_t)VIDEO_MAX_SIDE) {
         encoder_film_end(encoder); /* its surface goes when the next one comes */
         return;

@@ -319,6 +319,7 @@ bool encoder_gfx_encode(Encoder *encoder, EncodedFrame *encoded)
 
     encoder_film(encoder, encoded);
     bool ok = paint_changes(encoder, encoded) && refine(encoder, encoded);
+    gfx->bytes_before = encoded->bytes.len;
     mirror_settle(&gfx->mirror, now_ms);
     encoded->lossy = gfx->mirror.n_lossy > 0;
     encoded->rests = gfx->mirror.n_lossy > cells_of(&gfx->film);

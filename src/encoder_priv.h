@@ -27,6 +27,7 @@ typedef struct GfxState {
     VideoEncoder *video; /* its H.264; NULL: it is RemoteFX */
     bool film_surface;   /* the client has the surface of a film, of this or of the last one */
     bool film_failed;    /* no codec works */
+    size_t bytes_before; /* of the last frame */
     uint8_t *moved;      /* per cell: its content goes elsewhere in this frame */
     CellBox *boxes;      /* per cell: of the mirror's, what is to be painted now */
     GArray *copies;      /* of HistoryCopy, scratch */

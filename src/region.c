@@ -17,7 +17,8 @@
 
 #define HISTORY_MASK 0x0Fu   /* the last four frames count: */
 #define BUSY_FRAMES 2u       /* of them, because each one before goes exactly, at 3 bytes a pixel */
-#define GAP_US 200000        /* frames further apart are no film: history begins again */
+#define GAP_US 200000        /* frames further apart are no film: history begins again, */
+#define GAP_BYTES_PER_US 10u /* but for the time that the last one may have taken on its way */
 #define QUIET_US 150000      /* without a picture the film has ended */
 #define LIVE_CELLS 16u       /* that change in a frame: a picture of the film */
 #define MIN_CELLS 48u        /* 128x96 pixels */
@@ -74,11 +75,12 @@ static bool changed(const Mirror *mirror, size_t at)
            (box->x1 - box->x0) * (box->y1 - box->y0) >= (int)(CELL * CELL / 4);
 }
 
-static void take_note(Region *region, const Mirror *mirror, int64_t now_us)
+/* A large film that goes exactly makes its own gaps, and would stay exact because of them. */
+static void take_note(Region *region, const Mirror *mirror, int64_t now_us, size_t bytes_before)
 {
     size_t n = (size_t)region->columns * region->rows;
 
-    if (now_us - region->last_us > GAP_US)
+    if (now_us - region->last_us > GAP_US + (int64_t)(bytes_before / GAP_BYTES_PER_US))
         memset(region->history, 0, n);
     region->last_us = now_us;
     for (size_t i = 0; i < n; i++)
@@ -198,12 +200,13 @@ static bool lives(const Region *region, const Mirror *mirror)
     return n >= LIVE_CELLS;
 }
 
-bool region_note(Region *region, const Mirror *mirror, const Frame *frame, bool eager, Rect *rect)
+bool region_note(Region *region, const Mirror *mirror, const Frame *frame, bool eager,
+                 size_t bytes_before, Rect *rect)
 {
     int64_t now_us = frame->captured_us;
 
     region->busy_frames = eager ? 1 : BUSY_FRAMES;
-    take_note(region, mirror, now_us);
+    take_note(region, mirror, now_us, bytes_before);
     if (region->active && lives(region, mirror))
         region->changed_us = now_us;
     if (region->active && now_us - region->changed_us >= QUIET_US)

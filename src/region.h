@@ -13,10 +13,12 @@ typedef struct Region Region;
 Region *region_new(uint32_t columns, uint32_t rows);
 void region_free(Region *region);
 
-/** Takes note of a frame, after what moved and what was fetched is off the mirror's boxes. True: the
- * part at @rect (whole cells, cut off at the surface's edges) is a film in this frame. It stays the
- * same rectangle until it grows or ends; between two of its pictures it goes on. @eager: the link
- * is slow, so that a large photograph is a film from its first picture on. */
-bool region_note(Region *region, const Mirror *mirror, const Frame *frame, bool eager, Rect *rect);
+/** Takes note of a frame, after what moved and what was fetched is off the mirror's boxes. True:
+ * the part at @rect (whole cells, cut off at the surface's edges) is a film in this frame. It stays
+ * the same rectangle until it grows or ends; between two of its pictures it goes on. @eager: the
+ * link is slow, so that a large photograph is a film from its first picture on. @bytes_before: of
+ * the last frame, which delay this one. */
+bool region_note(Region *region, const Mirror *mirror, const Frame *frame, bool eager,
+                 size_t bytes_before, Rect *rect);
 
 #endif

@@ -29,6 +29,7 @@ from figures import figure, memory_mb, percentile, progress, run_seconds
 CONNECTS = 5
 KEY_PRESSES = 200
 IDLE_SECONDS = 20
+FILM_SECONDS = 4
 COLOUR = 0x3366cc    # of the still screen
 
 
@@ -51,14 +52,14 @@ class Bench:
         stack.callback(self.probe.close)
         self.clients = 0
 
-    def client(self):
+    def client(self, **options):
         self.clients += 1
         return xclient.Client(self.display, self.directory, self.server.address, *self.server.credentials,
-                              name="client%d" % self.clients)
+                              name="client%d" % self.clients, **options)
 
     @contextlib.contextmanager
-    def session(self):
-        client = self.client()
+    def session(self, **options):
+        client = self.client(**options)
         try:
             yield client.connect(60)
         finally:
@@ -118,8 +119,34 @@ class Bench:
             # Without the guest's frame buffer, which is QEMU's memory and mapped.
             figure("memory.own", memory["Pss_Anon"] + memory["Pss_File"], "MB")
 
+    def memory(self):
+        """One client at 1920x1080, and a film on all of it: the most that was seen, without the frame buffer."""
+        pid = self.server.process.pid
 
-PARTS = ("connect", "input", "cpu")
+        def now():
+            memory = memory_mb(pid)
+            return memory["Pss_Anon"] + memory["Pss_File"]
+        for name, codec, film in (("h264", "AVC420", "H.264"), ("no_h264", "RFX", "RemoteFX")):
+            self.agent.drm("1920x1080")
+            self.agent.pattern("text", 1)
+            with self.session(size=(1920, 1080), args=["/gfx:" + codec]) as client:
+                client.wait_still(still=3)
+                figure("memory.1080p.%s.still" % name, now(), "MB")
+                self.agent.ask("scene", "fullvideo", seconds=120)
+                playing = self.agent.start("play", "%d" % FILM_SECONDS)
+                most, end = 0, time.monotonic() + 3 * FILM_SECONDS
+                while time.monotonic() < end:
+                    most = max(most, now())
+                    time.sleep(0.1)
+                self.agent.finish(playing, 120)  # a slow guest plays all of it, late
+                row = self.server.status()["clients"][0]["display"]
+            if row["film_codec"] == film:
+                figure("memory.1080p.%s.film" % name, most, "MB")
+            else:
+                progress("the guest was too slow for a film: %s" % row)
+
+
+PARTS = ("connect", "input", "cpu", "memory")
 ASKED_FOR = ("superspeed",)  # not part of a run without words
 
 

@@ -567,6 +567,27 @@ static void test_film_rfx(void)
     check_film(FILM_RFX);
 }
 
+/* A film of which each exact picture takes so long that the next one comes late is found all the
+ * same. */
+static void test_slow_film(void)
+{
+    Session *s = session_new_for(FILM_RFX);
+    VideoScene *scene = video_scene_new((uint32_t)film.w, (uint32_t)film.h, 2);
+    unsigned coded = 0;
+
+    page(s, 0);
+    show(s);
+    for (unsigned t = 0; t < 8; t++) {
+        film_picture(s, scene, t);
+        Shown shown = show_frame(s);
+        coded += shown.film_bytes > 0;
+        s->now_ms += 200 - STEP_MS + (int64_t)shown.bytes / 10000 - 1;
+    }
+    g_assert_cmpuint(coded, >=, 5);
+    video_scene_free(scene);
+    session_free(s);
+}
+
 /* A film that has been stopped, and a cursor in it that blinks as fast as frames come: it is shown
  * exactly all the same, as PeerDisplay asks for it. */
 static void test_cursor_over_film(void)
@@ -614,6 +635,7 @@ int main(int argc, char **argv)
     video_load(false);
     g_test_add_func("/encoder-gfx/film/h264", test_film_h264);
     g_test_add_func("/encoder-gfx/film/rfx", test_film_rfx);
+    g_test_add_func("/encoder-gfx/film/slow", test_slow_film);
     g_test_add_func("/encoder-gfx/film/cursor", test_cursor_over_film);
     g_test_add_func("/encoder-gfx/text-is-no-film", test_text_is_no_film);
     g_test_add_func("/encoder-gfx/scroll", test_scroll);
