@@ -39,6 +39,7 @@ struct Encoder {
     BITMAP_PLANAR_CONTEXT *planar;     /* run-length coded */
     BITMAP_PLANAR_CONTEXT *planar_raw; /* GFX: for what nothing makes smaller */
     ClearEncoder *clear;               /* GFX */
+    uint64_t text_density; /* GFX: bytes of 1024 pixels of the last large block of text */
     RFX_CONTEXT *rfx;
     NSC_CONTEXT *nsc;
     uint32_t rfx_width, rfx_height; /* that rfx was reset for */

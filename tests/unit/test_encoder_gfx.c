@@ -384,6 +384,26 @@ static void test_typing(void)
     session_free(s);
 }
 
+/* Black and white noise is more than a PDU takes of it at once; what comes after it is not cut as
+ * small for long. */
+static void test_dense(void)
+{
+    Session *s = session_new();
+
+    page(s, 0);
+    size_t text = show(s);
+    for (unsigned i = 0; i < 3; i++) {
+        for (int32_t y = 0; y < (int32_t)HEIGHT; y++) {
+            for (int32_t x = 0; x < (int32_t)WIDTH; x++)
+                put(s, x, y, random_bits(s) >> 20 & 1 ? 0xFFFFFF : 0);
+        }
+        g_assert_cmpuint(show(s), >, 2 * text);
+    }
+    page(s, 500);
+    g_assert_cmpuint(show(s), <, text * 3 / 2);
+    session_free(s);
+}
+
 /* Everything at once, at random places. */
 static void test_random(void)
 {
@@ -644,6 +664,7 @@ int main(int argc, char **argv)
     g_test_add_func("/encoder-gfx/window-rests", test_window_rests);
     g_test_add_func("/encoder-gfx/alternating", test_alternating);
     g_test_add_func("/encoder-gfx/typing", test_typing);
+    g_test_add_func("/encoder-gfx/dense", test_dense);
     g_test_add_func("/encoder-gfx/random", test_random);
     g_test_add_func("/encoder-gfx/blank", test_blank);
     return g_test_run();
