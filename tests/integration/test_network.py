@@ -87,7 +87,7 @@ class NetworkTest(Detection, SharedRig):
         for name in ("text", "noise", "text"):
             self.draw(name)
             client.wait_pixels(self.vm.screen)
-        status = self.status()
+        status = wait_for(self.status, 30, "the client's row in qrdp status")
         self.assertFalse(status["auto_detect"])
         self.assertNotIn("probes", status)
         self.assertNotIn("network:", self.server.status_text())
