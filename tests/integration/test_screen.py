@@ -86,7 +86,7 @@ class Scenes:
         self.settle(client)
         wait_for(lambda: "paused" not in self.server.status_text(), 10,
                  "the client to want output again")
-        self.assertGreater(self.frames(), frames)
+        wait_for(lambda: self.frames() > frames, 10, "qrdp status to count the picture that is shown")
 
     def test_memory_path(self):
         """Which of the two ways from QEMU this class tests."""
