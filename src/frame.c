@@ -1,7 +1,8 @@
 /*
  * Every frame's buffer addresses the whole surface, so that encoders need no second way to count;
  * only damaged rows are ever touched. A buffer of megabytes fresh from the kernel costs a page
- * fault every 4 KiB, hence the pool. It keeps buffers of one size: today's.
+ * fault every 4 KiB, hence the pool. It keeps buffers of one size: today's, and none when nobody
+ * looks at the picture.
  */
 #include "frame.h"
 
@@ -16,6 +17,7 @@ struct FramePool {
     gint refs;
     GMutex lock; /* frames are unreferenced where they were encoded */
     size_t size; /* of every buffer in .free */
+    bool idle;   /* keeps none */
     uint8_t *free[POOL_MAX_BUFFERS];
     unsigned n_free;
 };
@@ -25,6 +27,12 @@ typedef struct PooledFrame {
     FramePool *pool;
     size_t size;
 } PooledFrame;
+
+static void drop_buffers(FramePool *pool)
+{
+    while (pool->n_free > 0)
+        free(pool->free[--pool->n_free]);
+}
 
 FramePool *frame_pool_new(void)
 {
@@ -39,10 +47,18 @@ void frame_pool_unref(FramePool *pool)
 {
     if (!g_atomic_int_dec_and_test(&pool->refs))
         return;
-    for (unsigned i = 0; i < pool->n_free; i++)
-        free(pool->free[i]);
+    drop_buffers(pool);
     g_mutex_clear(&pool->lock);
     g_free(pool);
+}
+
+void frame_pool_set_idle(FramePool *pool, bool idle)
+{
+    g_mutex_lock(&pool->lock);
+    pool->idle = idle;
+    if (idle)
+        drop_buffers(pool);
+    g_mutex_unlock(&pool->lock);
 }
 
 static uint8_t *pool_get(FramePool *pool, size_t size)
@@ -51,8 +67,7 @@ static uint8_t *pool_get(FramePool *pool, size_t size)
 
     g_mutex_lock(&pool->lock);
     if (pool->size != size) {
-        while (pool->n_free > 0)
-            free(pool->free[--pool->n_free]);
+        drop_buffers(pool);
         pool->size = size;
     }
     if (pool->n_free > 0)
@@ -64,7 +79,7 @@ static uint8_t *pool_get(FramePool *pool, size_t size)
 static void pool_put(FramePool *pool, uint8_t *buffer, size_t size)
 {
     g_mutex_lock(&pool->lock);
-    if (pool->size == size && pool->n_free < POOL_MAX_BUFFERS) {
+    if (!pool->idle && pool->size == size && pool->n_free < POOL_MAX_BUFFERS) {
         pool->free[pool->n_free++] = buffer;
         buffer = NULL;
     }

@@ -12,6 +12,8 @@ typedef struct FramePool FramePool;
 
 FramePool *frame_pool_new(void);
 void frame_pool_unref(FramePool *pool);
+/** Whether buffers are given back at once instead of kept for the next frame. */
+void frame_pool_set_idle(FramePool *pool, bool idle);
 /** A frame of that size with one reference, captured now, without rectangles or pixels. */
 Frame *frame_new(FramePool *pool, uint32_t width, uint32_t height, uint32_t generation);
 /** Gives @frame its rectangles (taken, g_free()d with it) and a buffer for the whole surface, whose

@@ -542,6 +542,7 @@ FramebufferViewer *framebuffer_viewer_new(Framebuffer *fb)
     viewer->blank_due = fb->blank && fb->width > 0;
     viewer_all_dirty(viewer);
     g_ptr_array_add(fb->viewers, viewer);
+    frame_pool_set_idle(fb->pool, false);
     return viewer;
 }
 
@@ -550,6 +551,8 @@ void framebuffer_viewer_free(FramebufferViewer *viewer)
     if (!viewer)
         return;
     g_ptr_array_remove_fast(viewer->fb->viewers, viewer);
+    if (viewer->fb->viewers->len == 0)
+        frame_pool_set_idle(viewer->fb->pool, true);
     g_free(viewer->dirty);
     g_free(viewer);
 }
