@@ -3,6 +3,7 @@
  * where. One walk over the Server fills a JSON tree; the text is made from the same rows.
  */
 #include <json-glib/json-glib.h>
+#include <malloc.h>
 
 #include "sandbox.h"
 #include "server_priv.h"
@@ -277,6 +278,19 @@ static void json_usb(Server *server, JsonBuilder *b)
     json_builder_end_object(b);
 }
 
+/* Of sanitizers, whose malloc it is in a build with one. */
+__attribute__((weak)) size_t __sanitizer_get_current_allocated_bytes(void);
+
+/* Bytes that are allocated. Unlike resident memory that is exact, also in a build with sanitizers:
+ * the tests compare it before and after whatever has gone wrong. */
+static gint64 heap_bytes(void)
+{
+    if (__sanitizer_get_current_allocated_bytes)
+        return (gint64)__sanitizer_get_current_allocated_bytes();
+    struct mallinfo2 info = mallinfo2();
+    return (gint64)(info.uordblks + info.hblkhd);
+}
+
 static char *status_json(Server *server)
 {
     JsonBuilder *b = json_builder_new();
@@ -284,6 +298,7 @@ static char *status_json(Server *server)
     set_string(b, "version", QRDP_VERSION);
     set_string(b, "sandbox", sandbox_text());
     set_string(b, "h264", video_text());
+    set_int(b, "heap_bytes", heap_bytes());
     json_vm(server, b);
     json_builder_set_member_name(b, "listening");
     json_builder_begin_array(b);

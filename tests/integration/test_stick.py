@@ -12,6 +12,7 @@ from wait import wait_for
 
 STICK, KEYBOARD, LOOP = "1209:0001", "1209:0002", "1209:0003"
 TABLET = "0627:0001"  # every machine's own
+ALLOWED_BYTES = 65536  # of qrdp's memory: less than a slot's buffers, a device's tables or a transfer
 
 
 def on_image(image, name):
@@ -36,6 +37,8 @@ def read_file(agent, path, seconds=120):
 class UsbRig(SharedRig):
     """A machine, and clients that bring devices."""
 
+    left = None  # what qrdp held after the class's first test, with nobody there
+
     @classmethod
     def start(cls):
         cls.server, cls.vm = cls.shared.run_vm()
@@ -46,11 +49,29 @@ class UsbRig(SharedRig):
         self.addCleanup(self.check_left)
 
     def check_left(self):
-        """Clients are stopped by now: nothing of theirs is left."""
+        """Clients are stopped by now: nothing of theirs is left.
+
+        Nor in qrdp: the first time its descriptors and memory are noted, later they must not be more.
+        """
         wait_for(lambda: not [d for d in self.agent.usb() if d["id"] != TABLET], 60,
                  lambda: "the client's devices to leave the guest, which has %s" % self.agent.usb())
         wait_for(lambda: "No USB device" in self.usb("list"), 10,
                  lambda: "the table of devices to be empty: " + self.usb("list"))
+        wait_for(self.nobody_left, 10, lambda: "every client and slot to be free: %s" % self.server.status())
+        if self.left is None:
+            type(self).left = self.holdings()
+        files, heap = self.left
+        wait_for(lambda: self.holdings()[0] <= files and self.holdings()[1] <= heap + ALLOWED_BYTES, 10,
+                 lambda: "qrdp to have at most %d files open and %d bytes allocated as before, and %d more: "
+                 "it has %d and %d" % (files, heap, ALLOWED_BYTES, *self.holdings()))
+
+    def nobody_left(self):
+        status = self.server.status()
+        return not status["clients"] and status["usb"]["free"] == status["usb"]["slots"]
+
+    def holdings(self):
+        """(descriptors, bytes allocated) of qrdp now."""
+        return len(os.listdir("/proc/%d/fd" % self.server.process.pid)), self.server.status()["heap_bytes"]
 
     def bring(self, devices, ids=None, **options):
         """A connected client with these devices, or whose they are that have these ids; (client, usb)."""
