@@ -1,12 +1,13 @@
 """A network that fails for a moment: the device stays in the guest until its client is back."""
 
 import os
+import random
 
 import standin
 from qrdp import run_once
-from rig import say
+from rig import full, full_run, say
 from test_stick import KEYBOARD, STICK, UsbRig, on_image
-from wait import wait_for
+from wait import together, wait_for
 
 SERIAL = "GRACE-1"
 # Writes files until /tmp/stop exists and notes what was acknowledged; {0} is the stick's place.
@@ -315,6 +316,156 @@ class UnplugTest(GraceRig):
         self.wait_listed("connected")
         self.agent.wait_usb(STICK, "usb-storage")
         self.check_strict(usb, "stick")
+
+
+class ReturnTest(GraceRig):
+    """Something else happens while a stick that has come back is being looked at, or at any moment of its return."""
+
+    def begin(self):
+        """A mounted stick, whose client comes back by itself."""
+        self.wire = self.network(self.server.address)
+        self.person, self.emulated = self.bring_mine()
+        self.place, = self.agent.wait_mount()
+
+    def bring_mine(self):
+        return self.bring_stick(address=self.wire.address, args=["+auto-reconnect"])
+
+    def row(self):
+        return self.usb("list").split()[0]
+
+    def slot(self):
+        return self.usb("list").partition(" on ")[2].partition(",")[0].split()[0]
+
+    def replug(self):
+        self.emulated.unplug("stick")
+        self.plug()
+
+    def plug(self):
+        self.emulated.plug(standin.spec("stick", image=self.image, serial=SERIAL))
+
+    def come_back(self):
+        """Until the stick's answer to the first question about its medium is waited for."""
+        self.mark = len(self.server.log())
+        self.emulated.command("hang stick 81")
+        self.wire.reset()
+        self.wait_listed("resuming")
+
+    def go_on(self):
+        self.emulated.command("unhang stick 81")
+
+    def wait_given_back(self):
+        wait_for(lambda: "given back to the guest" in self.log_since(self.mark), 90,
+                 lambda: "the device to be given back: " + self.usb("list"))
+
+    def unplugged_client(self):
+        """The guest loses it; plugged in again it is a new device."""
+        self.emulated.unplug("stick")
+        self.agent.wait_mount(0)
+        self.slots_free()
+        self.plug()
+
+    def deleted(self):
+        """QEMU's end goes: the device gets another slot, as a new one."""
+        self.vm.qmp.command("device_del", id=self.slot())
+        self.agent.wait_mount(0)
+        self.go_on()
+
+    def dropped(self):
+        """Once more away: nothing is lost."""
+        seen = self.unplugged()
+        self.wire.reset()
+        self.wait_listed("suspended")
+        self.wait_listed("resuming")
+        self.go_on()
+        self.wait_given_back()
+        self.assertEqual(self.unplugged(), seen)
+
+    def killed(self):
+        """Another client of the same user brings it: nothing is lost."""
+        seen = self.unplugged()
+        self.person.process.kill()
+        self.emulated.close()
+        self.wait_listed("suspended")
+        self.person, self.emulated = self.bring_mine()
+        self.wait_given_back()
+        self.assertEqual(self.unplugged(), seen)
+
+    def detached(self):
+        self.usb("detach", self.row())
+        self.agent.wait_mount(0)
+        self.slots_free()
+        self.go_on()
+        self.replug()
+
+    def denied(self):
+        self.usb("deny", STICK)
+        self.agent.wait_mount(0)
+        self.slots_free()
+        self.go_on()
+        self.usb("allow", STICK)
+
+    def guest_reset(self):
+        boot = self.agent.ready()
+        self.vm.qmp.command("system_reset")
+        self.go_on()
+        self.wait_given_back()
+        wait_for(lambda: self.agent.ready() != boot, 90, "the guest to start again")
+
+    def check_stick(self):
+        """It is there, and what is written is on the medium."""
+        wait_for(lambda: "connected" in self.usb("list"), 60, lambda: "the stick: " + self.usb("list"))
+        self.place, = self.agent.wait_mount()
+        written = self.agent.shell("date +%%N >%s/now; sync; sha256sum <%s/now" % (self.place, self.place), 60)
+        self.assertEqual(on_image(self.image, "now"), written.split()[0])
+
+    def test_while_it_is_looked_at(self):
+        self.begin()
+        events = [self.unplugged_client, self.deleted, self.dropped]
+        if full_run:
+            events += [self.killed, self.detached, self.denied, self.guest_reset]
+        for event in events:
+            with self.subTest(event.__name__):
+                say(event.__name__)
+                self.come_back()
+                event()
+                self.check_stick()
+        self.check_strict(self.emulated, "stick")
+
+    @full
+    def test_at_any_moment(self):
+        """An event some time after the connection has broken: before, while or after the stick comes back."""
+        self.begin()
+        dice = random.Random(int(os.environ.get("QRDP_TEST_SEED", "7")))
+        events = {
+            "unplug": self.replug,
+            "drop": self.wire.reset,
+            "detach": lambda: self.try_usb("detach", self.row()),
+            "deny": lambda: self.try_usb("deny", STICK),
+            "device_del": lambda: self.try_delete(),
+            "guest_reset": lambda: self.vm.qmp.command("system_reset"),
+        }
+        for name, event in list(events.items()) * 3:
+            offset = dice.uniform(0, 4)
+            with self.subTest(event=name, offset=offset):
+                say("%s after %d ms" % (name, offset * 1000))
+                boot = self.agent.ready()
+                self.emulated.command("delay stick 100")
+                together((0, self.wire.reset), (offset, event))
+                self.emulated.command("delay stick 0")
+                if name == "guest_reset":
+                    wait_for(lambda: self.agent.ready() != boot, 90, "the guest to start again")
+                self.try_usb("allow", STICK)
+                if name == "detach":
+                    self.replug()
+                self.check_stick()
+        self.check_strict(self.emulated, "stick")
+
+    def try_usb(self, *words):
+        run_once(self.server.directory, "usb", "--run-dir=" + self.server.run_dir, *words)
+
+    def try_delete(self):
+        if " on qrdp" in self.usb("list"):
+            self.vm.qmp.command("device_del", id=self.slot())
 
 
 class ShortGraceTest(GraceRig):

@@ -1,5 +1,6 @@
 """Waiting for things, always with a deadline. The only place of the harness that sleeps."""
 
+import threading
 import time
 
 
@@ -35,3 +36,25 @@ def wait_still(sample, seconds, what, still=0.5, interval=0.1):
         if value != last:
             last, since = value, time.monotonic()
     return last
+
+
+def together(*steps):
+    """Runs functions at the same time, each (seconds, function) that much later: for races, which need chance.
+
+    Returns when all have ended, and raises what one of them has raised.
+    """
+    raised = []
+
+    def begin(seconds, function):
+        time.sleep(seconds)
+        try:
+            function()
+        except BaseException as error:
+            raised.append(error)
+    running = [threading.Thread(target=begin, args=step) for step in steps]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    if raised:
+        raise raised[0]
