@@ -13,7 +13,7 @@ IDS = standin.IDS
 class DeviceRig(UsbRig):
     def do(self, kind, *words):
         """What usbdo prints for these requests, a line each; bytes that came as bytes."""
-        lines = self.agent.shell("usbdo %s %s" % (IDS[kind], " ".join(words)), 180).splitlines()
+        lines = self.agent.shell("usbdo %s timeout=60000 %s" % (IDS[kind], " ".join(words)), 180).splitlines()
         self.assertEqual(len(lines), len(words), lines)
         return lines
 
@@ -133,6 +133,9 @@ class RequestTests:
                    ("out=1.+600001", sent(600001)), ("in=81.1048576", came(counting(600001))),
                    ("out=1.+262144", sent(262144)), ("out=1.", sent(0)),
                    ("in=81.1048576", came(counting(262144))))
+        # The most that is passed on at once (USB_MAX_TRANSFER_BYTES)
+        self.check(usb, ("claim=0", sent(0)), ("setif=0.1", sent(0)),
+                   ("out=1.+4194304", sent(4 << 20)), ("in=81.4194304", came(counting(4 << 20))))
 
 
 class ClassTests:

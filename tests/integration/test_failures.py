@@ -5,6 +5,7 @@ docs/failures.md lists every case. The client is usbclient.UsbClient, whose devi
 """
 
 import usbclient
+from rig import full, full_run, say
 from test_stick import UsbRig
 from usbclient import BULK, PRODUCT, STALL
 from wait import wait_for
@@ -57,6 +58,18 @@ def on(function, endpoint, act):
     return lambda urb: urb.function == function and urb.endpoint == endpoint and act(urb) is not False
 
 
+def is_loop(urb):
+    """Whether it is one of a test's own words: a bulk transfer or the vendor request; 82 is read ahead."""
+    return urb.function == BULK and urb.endpoint in (0x81, 0x01) or urb.setup() is not None and urb.setup()[1] == 5
+
+
+DATA_SECONDS, CONTROL_SECONDS = 12, 6  # usb_limits.h
+# What the guest asks, an answer to it, what the guest sees then, and another answer
+LOOPED = (("in=81.512", {"data": b"one"}, "ok 3 6f6e65", {"data": b"two"}),
+          ("out=01.c0ffee", {"moved": 3}, "ok 3 ", {"moved": 2}),
+          ("cin=c0.05.0.7.4", {"data": b"four"}, "ok 4 666f7572", {"data": b"more"}))
+
+
 class AnswersTest(FaultRig):
     def test_works(self):
         client = self.bring_fault()
@@ -66,37 +79,49 @@ class AnswersTest(FaultRig):
     def test_never(self):
         """The guest has an error when qrdp's timer ends, and the next request works."""
         client = self.bring_fault()
-        client.fault = on(BULK, 0x81, lambda urb: True)
-        before = len(client.cancelled)
-        self.assertEqual(self.usbdo("timeout=60000", "in=81.512", seconds=90), ["error EPROTO"])
-        wait_for(lambda: len(client.cancelled) > before, 10, "the client to be told")
-        client.fault = lambda urb: urb.setup() is not None and urb.setup()[1] == 5
-        self.assertEqual(self.usbdo("timeout=60000", "cin=c0.05.0.7.4", seconds=90)[0].split()[0], "error")
-        client.fault = lambda urb: False
-        client.empty()
-        self.check_loop()
+        never = [("in=81.512", DATA_SECONDS), ("cin=c0.05.0.7.4", CONTROL_SECONDS)]
+        if full_run:
+            never += [("out=01.aa", DATA_SECONDS)]
+        for words, seconds in never:
+            client.fault = is_loop
+            before = len(client.urbs)
+            self.assertEqual(self.usbdo("timeout=60000", words, seconds=90), ["error EPROTO"], words)
+            urb = next(u for u in client.urbs[before:] if is_loop(u))
+            wait_for(lambda: urb.id in client.cancelled, 10, "the client to be told")
+            # Both are the client's times. A timer may run up to twice its time, but never short (transfer.c);
+            # a second for a client that saw the request late, on a busy machine.
+            waited = client.cancelled[urb.id] - urb.at
+            say("%s: given up after %.1f s" % (words, waited))
+            self.assertGreater(waited, seconds - 1)
+            self.assertLess(waited, 2 * seconds)
+            client.fault = lambda urb: False
+            client.empty()
+            self.check_loop()
 
     def test_twice(self):
         client = self.bring_fault()
-
-        def twice(urb):
-            client.complete(urb, data=b"one")
-            client.complete(urb, data=b"two")
-        client.fault = on(BULK, 0x81, twice)
-        self.assertEqual(self.usbdo("in=81.512", "in=81.512"), ["ok 3 6f6e65"] * 2)
-        client.fault = lambda urb: False
-        self.check_loop()
+        for word, answer, seen, other in LOOPED:
+            def twice(urb):
+                client.complete(urb, **answer)
+                client.complete(urb, **other)
+            client.fault = lambda urb: is_loop(urb) and twice(urb) is None
+            self.assertEqual(self.usbdo(word, word), [seen] * 2, word)
+            client.fault = lambda urb: False
+            client.empty()
+            self.check_loop()
 
     def test_late(self):
         """The guest gives up, the client answers after that: the next transfer has its own bytes."""
         client = self.bring_fault()
-        held = []
-        client.fault = on(BULK, 0x81, held.append)
-        self.assertEqual(self.usbdo("timeout=700", "in=81.512"), ["error ETIMEDOUT"])
-        wait_for(lambda: held[0].id in client.cancelled, 10, "the cancel to reach the client")
-        client.complete(held[0], data=b"late")
-        client.fault = lambda urb: False
-        self.check_loop()
+        for word, answer, seen, other in LOOPED:
+            held = []
+            client.fault = lambda urb: is_loop(urb) and (held.append(urb) or True)
+            self.assertEqual(self.usbdo("timeout=700", word), ["error ETIMEDOUT"], word)
+            wait_for(lambda: held[0].id in client.cancelled, 10, "the cancel to reach the client")
+            client.complete(held[0], **answer)
+            client.fault = lambda urb: False
+            client.empty()
+            self.check_loop()
 
     def test_short(self):
         client = self.bring_fault()
@@ -221,3 +246,24 @@ class SelectTest(FaultRig):
         client.plug()
         wait_for(lambda: client.closed, 90, "the channel to be closed")
         self.check_next(client)
+
+
+class OpensTest(FaultRig):
+    @full
+    def test_opens_run_out(self):
+        """A client that asks for a device's channel again and again, and refuses it: it keeps its session."""
+        client = usbclient.UsbClient(self.server.address)
+        self.addCleanup(client.close)
+        client.connect("fault").plug()
+        self.agent.wait_usb(PRODUCT)
+        client.refuse = True
+        while "used up its 4096 channel opens" not in self.server.log():
+            asked = client.refused
+            client.announce(16)
+            wait_for(lambda: client.refused >= asked + 16 or "used up its" in self.server.log(), 30,
+                     lambda: "the server to open a channel for each of 16 announcements: %d" % (client.refused - asked))
+        say("after %d channels" % client.refused)
+        self.check_loop()
+        client.close()
+        self.bring_fault()
+        self.check_loop()

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_WAITING (1u << 20)
+#define MAX_WAITING (4u << 20)
 
 struct Chunk {
     STAILQ_ENTRY(Chunk) link;

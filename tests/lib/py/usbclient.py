@@ -8,6 +8,7 @@ import os
 import select
 import struct
 import threading
+import time
 import traceback
 from collections import deque
 
@@ -76,8 +77,8 @@ class Channel:
 class UsbClient(HostileClient):
     """connect(), then plug(); requests are served by a thread until close().
 
-    .fault, a function of a Urb, may answer in place of the device and return True. .cancelled holds the ids
-    that the server has cancelled, .urbs all requests, .closed the channels the server has closed.
+    .fault, a function of a Urb, may answer in place of the device and return True. .cancelled says when
+    the server has cancelled an id, .urbs holds all requests (.at: when), .closed the channels the server has closed.
     """
 
     def __init__(self, address, serial="F1", **options):
@@ -85,7 +86,8 @@ class UsbClient(HostileClient):
         self.device, self.configuration, self.texts = descriptors(serial)
         self.channels, self.control, self.fault = {}, None, lambda urb: False
         self.waiting, self.looped = {}, {0x81: deque(), 0x82: deque()}
-        self.cancelled, self.urbs, self.closed, self.announced, self.devices = [], [], [], 0, []
+        self.cancelled, self.urbs, self.closed, self.devices = {}, [], [], []
+        self.refuse, self.refused = False, 0  # channels that the server opens; how many were
         self.error, self.thread, self.ready = None, None, threading.Event()
         self.outgoing, (self.wakeup, self.waker) = deque(), os.pipe()
 
@@ -143,11 +145,14 @@ class UsbClient(HostileClient):
     def plug(self):
         """Announces the device; the server opens its channel."""
         wait_for(lambda: self.ready.is_set() or self.error, 60, "the server to open the control channel")
-        self.announced += 1
         self.waiting.clear()
         self.empty()
-        self._send(self.control, u32(0x40000001, 0, 0x100))
+        self.announce()
         return self
+
+    def announce(self, count=1):
+        for _ in range(count):
+            self._send(self.control, u32(0x40000001, 0, 0x100))
 
     def unplug(self):
         for number in [c.number for c in self.channels.values() if c.device]:
@@ -196,6 +201,8 @@ class UsbClient(HostileClient):
         rest = pdu[1 + size:]
         if command == 1:
             usb = rest.split(b"\0")[0] == b"URBDRC"
+            self.refused += usb and self.refuse
+            usb = usb and not self.refuse
             if usb:
                 self.channels[number] = Channel(number)
             self._write(self.dynamic(pdu[:1 + size] + u32(0 if usb else 0xC0000001)))
@@ -243,8 +250,9 @@ class UsbClient(HostileClient):
         elif function == 0x101:
             channel.callback = struct.unpack("<I", body[4:8])[0]
         elif function == 0x100:
-            self.cancelled.append(struct.unpack("<I", body[:4])[0])
-            urb = self.waiting.pop(self.cancelled[-1], None)
+            number = struct.unpack("<I", body[:4])[0]
+            self.cancelled[number] = time.monotonic()
+            urb = self.waiting.pop(number, None)
             if urb:
                 self.complete(urb, CANCELLED)
         elif function in (0x102, 0x103):
@@ -253,6 +261,7 @@ class UsbClient(HostileClient):
             self._send(channel, u32(0x40000000 | channel.callback, 0, IOCONTROL_COMPLETION, request, 0, 0, 0))
         elif function in (0x105, 0x106):
             urb = Urb(channel, interface & 0x3FFFFFFF, function == 0x106, body)
+            urb.at = time.monotonic()
             self.urbs.append(urb)
             if not self.fault(urb):
                 self._carry_out(urb)
