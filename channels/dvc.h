@@ -36,7 +36,7 @@ typedef enum DvcPriority {
 typedef enum DvcCloseReason {
     DVC_CLOSED_REFUSED,   /* the client has no listener of that name */
     DVC_CLOSED_BY_CLIENT, /* it was open and the client closed it */
-    DVC_CLOSED_OVERSIZE,  /* a message exceeded max_message, or more than max_queued waited */
+    DVC_CLOSED_OVERSIZE,  /* a message exceeded max_message */
     DVC_CLOSED_LOST,      /* the connection is going away */
 } DvcCloseReason;
 

@@ -207,6 +207,24 @@ static void test_never_forwarded(void)
     end(r);
 }
 
+/* What could change the device itself is its user's to give: as it came, and the answer as it is.
+ */
+static void test_forwarded(void)
+{
+    static const uint16_t requests[][3] = {{0x00, 7, 0x0300}, {0x21, 1, 0}, {0x40, 0xa0, 0xe600}};
+    UsbRig *r = usb_rig_new(FAKE_STICK, USB_SPEED_HIGH, FREERDP);
+
+    usb_rig_enumerate(r);
+    unsigned before = r->source->submitted;
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t id = fake_guest_control(r->guest, (uint8_t)requests[i][0], (uint8_t)requests[i][1],
+                                         requests[i][2], 0, 4, "\4\3fw");
+        control_answer(r, id, USB_STATUS_STALL, 0); /* this device knows none of them */
+        g_assert_cmpuint(r->source->submitted, ==, ++before);
+    }
+    end(r);
+}
+
 static void test_configuration(void)
 {
     UsbRig *r = usb_rig_new(FAKE_STICK, USB_SPEED_SUPER, FREERDP);
@@ -1422,6 +1440,7 @@ int main(int argc, char **argv)
     g_test_add_func("/usb-device/connect", test_connect);
     g_test_add_func("/usb-device/descriptors-are-local", test_descriptors_are_local);
     g_test_add_func("/usb-device/never-forwarded", test_never_forwarded);
+    g_test_add_func("/usb-device/forwarded", test_forwarded);
     g_test_add_func("/usb-device/configuration", test_configuration);
     g_test_add_func("/usb-device/select-holds-the-rest", test_select_holds_the_rest);
     g_test_add_func("/usb-device/stick", test_stick);
