@@ -101,6 +101,8 @@ class UsbClient(HostileClient):
         return self
 
     def close(self):
+        if self.wakeup is None:
+            return
         if self.thread:
             try:
                 self.tcp_shutdown()
