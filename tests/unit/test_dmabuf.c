@@ -263,11 +263,11 @@ static void assert_refused(const DmabufImage *image, const char *object, const c
 
 static void test_no_gpu(void)
 {
-    nodes_open(false);
-    Fixture f = fixture_open();
-    DmabufImage image = {f.fd, WIDTH, HEIGHT, STRIDE, XR24, 0};
+    const DmabufImage image = {-1, WIDTH, HEIGHT, STRIDE, XR24, 0};
 
+    nodes_open(false);
     assert_refused(&image, "renderD128", "No such file");
+    Fixture f = fixture_open();
     fake_qemu_call(f.qemu, "Listener.ScanoutDMABUF",
                    g_variant_new("(huuuutb)", 0, 1024u, 768u, 4096u, XR24, (guint64)0, TRUE), f.fd,
                    true);
@@ -290,11 +290,11 @@ static void test_no_gpu(void)
     nodes_close();
 }
 
-static void test_hostile(void)
+/* What is imported on this thread is so before a listener's thread begins. */
+static void refuse_all(void)
 {
-    nodes_open(true);
-    Fixture f = fixture_open();
-    const DmabufImage good = {f.fd, WIDTH, HEIGHT, STRIDE, XR24, 0};
+    int fd = memfd_create("buffer", MFD_CLOEXEC);
+    const DmabufImage good = {fd, WIDTH, HEIGHT, STRIDE, XR24, 0};
     DmabufImage bad = good;
 
     bad.fourcc = 0x3231564Eu; /* NV12 */
@@ -308,7 +308,14 @@ static void test_hostile(void)
     bad = good;
     bad.modifier = 1;
     assert_refused(&bad, "renderD1", "unknown tiling");
+    close(fd);
+}
 
+static void test_hostile(void)
+{
+    nodes_open(true);
+    refuse_all();
+    Fixture f = fixture_open();
     offer(&f, XR24, 2, true); /* imported, but the driver cannot read it */
     assert_notice(&f, 800, 600);
     offer(&f, XR24, 0, true);
