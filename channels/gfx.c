@@ -5,10 +5,12 @@
  * a ResetGraphics); that wipes its screen, so everything is forgotten, confirmed again, and ready
  * is called again. A client that never advertises within ten seconds has no GFX.
  *
- * A frame is StartFrame, PDUs, EndFrame, packed into as few messages as DVC_SLICE allows, so that
- * USB and input wait for one slice at most. Each message is compressed against all that the channel
- * has carried (zgfx.h), unless most of it is video, and in haste where a frame is large. The pacer
- * counts the frame, by the bytes that are left, until it is acknowledged.
+ * Frames come packed, and refer to what the channel has carried since the last gfx_start(): what is
+ * said to this client alone is said at a start, stored. Three things outlive a start at the client:
+ * its surfaces, which are made those that the frames expect; its ClearCodec caches, which the first
+ * stream resets; and the number that its ClearCodec decoder expects next, of which no PDU is a
+ * reset, so streams of one pixel make up for the difference. The pacer counts a frame, by its
+ * bytes, until it is acknowledged.
  */
 #include "gfx.h"
 
@@ -17,11 +19,6 @@
 #include <stdlib.h>
 
 #include "log.h"
-#include "zgfx.h"
-
-/* A frame's bytes that are compressed as well as can be, at some 10 ms of work: more than a screen
- * of text. A frame of 4K may have 100 times as much, and the client's USB waits for it. */
-#define CAREFUL_BYTES (256u * 1024u)
 
 typedef enum GfxState { OPENING, WAIT_CAPS, READY, GONE } GfxState;
 
@@ -38,13 +35,13 @@ struct Gfx {
     GfxCapset capset;
     uint64_t advertise_window;
     unsigned advertises;
-    bool offer_answered; /* since the confirmation: a client offers its cache once */
+    bool offered;     /* since the confirmation: a client offers its cache once, */
+    bool offer_waits; /* and is answered at the next start */
 
-    uint16_t surface, last_surface;
-    uint16_t aux;           /* a bit for each of GFX_AUX_SURFACES that exists */
-    uint32_t width, height; /* of the last ResetGraphics, 0: none since the confirmation */
-    uint32_t frame_id;
-    Zgfx *zgfx;
+    uint16_t surface;
+    uint16_t aux;                /* a bit for each of GFX_AUX_SURFACES that exists */
+    uint32_t width, height;      /* of the last ResetGraphics, 0: none since the confirmation */
+    uint8_t clear_sequence;      /* that the client's decoder expects next */
     uint64_t bytes, plain_bytes; /* sent, and before compression */
     Pacer pacer;
 
@@ -66,7 +63,6 @@ static void enter(Gfx *gfx)
 
 static void destroy(Gfx *gfx)
 {
-    zgfx_free(gfx->zgfx);
     free(gfx);
 }
 
@@ -92,38 +88,20 @@ static void give_up(Gfx *gfx, const char *why)
     leave(gfx);
 }
 
-/* For a message of @len bytes, of which @dense are of PDUs that are gfx_pdu_is_dense(); up to its
- * end the frame has @frame_bytes. */
-static ZgfxEffort effort_for(size_t len, size_t dense, size_t frame_bytes)
+/* Sends the PDUs in @pdus, to this client alone, and frees them. */
+static bool send_now(Gfx *gfx, Writer *pdus)
 {
-    if (dense > len / 2)
-        return ZGFX_STORE;
-    return frame_bytes <= CAREFUL_BYTES ? ZGFX_COMPRESS : ZGFX_FAST;
-}
-
-/* Sends the PDUs in @pdus as one message and empties it. After a failure the channel must be given
- * up: the client has not got what the compressor believes it has. */
-static bool flush(Gfx *gfx, Writer *pdus, ZgfxEffort effort)
-{
-    Writer w;
-    bool ok = true;
+    bool ok = writer_ok(pdus);
 
     if (pdus->len > 0) {
-        writer_init(&w, zgfx_bound(pdus->len));
-        zgfx_wrap(gfx->zgfx, pdus->data, pdus->len, effort, &w);
-        ok = writer_ok(pdus) && writer_ok(&w) && dvc_send(gfx->dvc, w.data, w.len);
+        Writer w;
+        writer_init(&w, pdus->len + ZGFX_STORED_BYTES);
+        zgfx_store(pdus->data, pdus->len, &w);
+        ok = ok && dvc_send(gfx->dvc, w.data, w.len);
         gfx->bytes += w.len;
         gfx->plain_bytes += pdus->len;
         writer_clear(&w);
     }
-    pdus->len = 0;
-    return ok;
-}
-
-static bool send_now(Gfx *gfx, Writer *pdus)
-{
-    bool ok = flush(gfx, pdus, ZGFX_COMPRESS);
-
     writer_clear(pdus);
     return ok;
 }
@@ -188,9 +166,10 @@ static void on_caps_advertise(Gfx *gfx, const GfxClientPdu *pdu)
     }
     gfx->state = READY;
     gfx->deadline = UINT64_MAX;
-    gfx->offer_answered = false;
+    gfx->offered = gfx->offer_waits = false;
     gfx->surface = 0;
     gfx->aux = 0;
+    gfx->clear_sequence = 0;
     gfx->width = gfx->height = 0;
     pacer_forget(&gfx->pacer);
     writer_init(&w, 256);
@@ -207,9 +186,14 @@ static void on_cache_import_offer(Gfx *gfx)
 {
     Writer w;
 
-    if (gfx->offer_answered) /* each answer waits in the outbox for a client that may not read */
+    if (gfx->offered) /* each answer waits in the outbox for a client that may not read */
         return;
-    gfx->offer_answered = true;
+    gfx->offered = true;
+    if (gfx->surface) {
+        gfx->offer_waits = true;
+        gfx->callbacks->interrupt(gfx->user);
+        return;
+    }
     writer_init(&w, 64);
     gfx_write_cache_import_reply_empty(&w);
     if (!send_now(gfx, &w))
@@ -316,7 +300,6 @@ Gfx *gfx_new(DvcManager *manager, const char *subject, uint64_t (*now)(void),
     gfx->deadline = now() + GFX_ADVERTISE_US;
     snprintf(gfx->subject, sizeof(gfx->subject), "%s", subject);
     pacer_init(&gfx->pacer);
-    gfx->zgfx = zgfx_new();
     gfx->dvc = dvc_open(manager, GFX_CHANNEL, GFX_MAX_MESSAGE, DVC_BULK, &dvc_callbacks, gfx);
     if (!gfx->dvc) {
         destroy(gfx);
@@ -371,38 +354,110 @@ bool gfx_avc420(const Gfx *gfx)
     return gfx->state == READY && allows_avc420(&gfx->capset);
 }
 
-bool gfx_set_surface(Gfx *gfx, uint32_t width, uint32_t height)
+/* One pixel of black (2.2.4.1: no glyph, a residual of one run). */
+static void write_clear_pixel(Writer *w, uint16_t surface, uint8_t sequence)
+{
+    const GfxRect pixel = {0, 0, 1, 1};
+    size_t at =
+        gfx_begin_wire_to_surface_1(w, surface, GFX_CODEC_CLEARCODEC, GFX_PIXEL_XRGB, &pixel);
+
+    writer_u8(w, 0);
+    writer_u8(w, sequence);
+    writer_u32(w, 4);
+    writer_zero(w, 8 + 3);
+    writer_u8(w, 1);
+    gfx_end_wire_to_surface_1(w, at);
+}
+
+static void write_deletions(Gfx *gfx, Writer *w)
+{
+    for (unsigned i = 0; i < GFX_AUX_SURFACES; i++) {
+        if (gfx->aux & 1u << i)
+            gfx_write_delete_surface(w, (uint16_t)(GFX_AUX_SURFACE + i));
+    }
+    gfx->aux = 0;
+}
+
+/* A new surface, and nothing of what was. */
+static void write_fresh(Gfx *gfx, const GfxStart *start, Writer *w)
+{
+    if (gfx->surface)
+        gfx_write_delete_surface(w, gfx->surface);
+    write_deletions(gfx, w);
+    if (gfx->width != start->width || gfx->height != start->height) {
+        const GfxMonitor monitor = {.right = (int32_t)start->width - 1,
+                                    .bottom = (int32_t)start->height - 1,
+                                    .primary = true};
+        gfx_write_reset_graphics(w, start->width, start->height, &monitor, 1);
+        gfx->width = start->width;
+        gfx->height = start->height;
+    }
+    gfx_write_create_surface(w, start->surface, (uint16_t)start->width, (uint16_t)start->height,
+                             GFX_PIXEL_XRGB);
+    gfx_write_map_surface_to_output(w, start->surface, 0, 0);
+    gfx->surface = start->surface;
+}
+
+/* The same picture under another id. */
+static void write_renamed(Gfx *gfx, const GfxStart *start, Writer *w)
+{
+    const GfxRect all = {0, 0, (uint16_t)start->width, (uint16_t)start->height};
+    const GfxPoint origin = {0, 0};
+
+    write_deletions(gfx, w);
+    if (gfx->surface == start->surface)
+        return;
+    gfx_write_create_surface(w, start->surface, all.right, all.bottom, GFX_PIXEL_XRGB);
+    gfx_write_surface_to_surface(w, gfx->surface, start->surface, &all, &origin, 1);
+    gfx_write_delete_surface(w, gfx->surface);
+    gfx_write_map_surface_to_output(w, start->surface, 0, 0);
+    gfx->surface = start->surface;
+}
+
+/* Streams of one pixel until the decoder expects @sequence, on a surface of their own. */
+static void write_clear_gap(Gfx *gfx, uint8_t sequence, Writer *w)
+{
+    if (gfx->clear_sequence == sequence)
+        return;
+    gfx_write_create_surface(w, GFX_AUX_SURFACE, 1, 1, GFX_PIXEL_XRGB);
+    while (gfx->clear_sequence != sequence)
+        write_clear_pixel(w, GFX_AUX_SURFACE, gfx->clear_sequence++);
+    gfx_write_delete_surface(w, GFX_AUX_SURFACE);
+}
+
+bool gfx_start(Gfx *gfx, const GfxStart *start)
 {
     Writer w;
 
-    if (gfx->state != READY)
+    if (gfx->state != READY || (!start->fresh && gfx->surface == 0))
         return false;
-    assert(width >= 1 && width <= 8192 && height >= 1 && height <= 8192);
-    dvc_manager_limit_bulk(gfx->manager, GFX_OUTBOX(width, height));
-    writer_init(&w, 1024);
-    if (gfx->surface)
-        gfx_write_delete_surface(&w, gfx->surface);
-    for (unsigned i = 0; i < GFX_AUX_SURFACES; i++) {
-        if (gfx->aux & 1u << i)
-            gfx_write_delete_surface(&w, (uint16_t)(GFX_AUX_SURFACE + i));
+    assert(start->width >= 1 && start->width <= 8192 && start->height >= 1 &&
+           start->height <= 8192 && start->surface >= 1 && start->surface < GFX_AUX_SURFACE);
+    dvc_manager_limit_bulk(gfx->manager, GFX_OUTBOX(start->width, start->height));
+    writer_init(&w, DVC_SLICE - ZGFX_STORED_BYTES);
+    if (gfx->offer_waits)
+        gfx_write_cache_import_reply_empty(&w);
+    gfx->offer_waits = false;
+    if (start->fresh)
+        write_fresh(gfx, start, &w);
+    size_t before = w.len;
+    gfx_write_start_frame(&w, gfx_timestamp(gfx->now() / 1000), start->frame_id);
+    size_t inside = w.len;
+    if (!start->fresh)
+        write_renamed(gfx, start, &w);
+    write_clear_gap(gfx, start->clear_sequence, &w);
+    size_t drawn = w.len - inside;
+    if (drawn > 0)
+        gfx_write_end_frame(&w, start->frame_id);
+    else
+        writer_truncate(&w, before);
+    if (!send_now(gfx, &w)) {
+        give_up(gfx, "the graphics channel cannot be written");
+        return false;
     }
-    gfx->aux = 0;
-    if (gfx->width != width || gfx->height != height) {
-        GfxMonitor monitor = {
-            .right = (int32_t)width - 1, .bottom = (int32_t)height - 1, .primary = true};
-        gfx_write_reset_graphics(&w, width, height, &monitor, 1);
-        gfx->width = width;
-        gfx->height = height;
-    }
-    if (++gfx->last_surface == GFX_AUX_SURFACE)
-        gfx->last_surface = 1;
-    gfx->surface = gfx->last_surface;
-    gfx_write_create_surface(&w, gfx->surface, (uint16_t)width, (uint16_t)height, GFX_PIXEL_XRGB);
-    gfx_write_map_surface_to_output(&w, gfx->surface, 0, 0);
-    if (send_now(gfx, &w))
-        return true;
-    give_up(gfx, "the graphics channel cannot be written");
-    return false;
+    if (drawn > 0)
+        pacer_sent(&gfx->pacer, start->frame_id, drawn, gfx->now());
+    return true;
 }
 
 uint16_t gfx_surface(const Gfx *gfx)
@@ -416,66 +471,30 @@ bool gfx_may_send(const Gfx *gfx)
            dvc_manager_queued(gfx->manager, DVC_BULK) <= GFX_LOW_WATER;
 }
 
-/* Keeps account of the surfaces that a frame makes and deletes. */
-static void note_surfaces(Gfx *gfx, const uint8_t *pdu, size_t len)
+bool gfx_send_frame(Gfx *gfx, const GfxFrame *frame, unsigned clear_streams)
 {
+    uint64_t now = gfx->now(), bytes = gfx->bytes;
     Reader r;
 
-    reader_init(&r, pdu, len);
-    uint16_t cmd = reader_u16(&r);
-    if (cmd != GFX_CREATESURFACE && cmd != GFX_DELETESURFACE)
-        return;
-    reader_skip(&r, GFX_HEADER_BYTES - 2);
-    unsigned aux = reader_u16(&r) - GFX_AUX_SURFACE;
-    assert(reader_ok(&r) && aux < GFX_AUX_SURFACES);
-    if (cmd == GFX_CREATESURFACE)
-        gfx->aux |= (uint16_t)(1u << aux);
-    else
-        gfx->aux &= (uint16_t) ~(1u << aux);
-}
-
-bool gfx_send_frame(Gfx *gfx, const uint8_t *pdus, size_t len)
-{
-    const size_t room = DVC_SLICE - ZGFX_STORED_BYTES;
-    uint64_t now = gfx->now(), bytes = gfx->bytes;
-    size_t dense = 0;
-    bool ok = true;
-    Writer w;
-
-    if (gfx->state != READY)
+    if (gfx->state != READY || gfx->surface == 0)
         return false;
-    if (len > GFX_MAX_FRAME) { /* the next one would be no smaller */
-        give_up(gfx, "a picture is too large for the graphics channel");
-        return false;
-    }
-    gfx->frame_id++;
-    writer_init(&w, GFX_MAX_FRAME);
-    gfx_write_start_frame(&w, gfx_timestamp(now / 1000), gfx->frame_id);
-    for (size_t at = 0; at < len && ok;) {
-        size_t n = gfx_pdu_length(pdus + at, len - at);
-        assert(n > 0);
-        if (w.len + n > room) {
-            ok = flush(gfx, &w, effort_for(w.len, dense, at));
-            dense = 0;
+    if (frame->messages.len == 0)
+        return true;
+    reader_init(&r, frame->messages.data, frame->messages.len);
+    while (reader_left(&r) > 0) {
+        uint32_t len = reader_u32(&r);
+        const uint8_t *message = reader_bytes(&r, len);
+        assert(message);
+        if (!dvc_send(gfx->dvc, message, len)) {
+            give_up(gfx, "the graphics channel cannot be written");
+            return false;
         }
-        writer_bytes(&w, pdus + at, n);
-        note_surfaces(gfx, pdus + at, n);
-        if (gfx_pdu_is_dense(pdus + at, n))
-            dense += n;
-        at += n;
+        gfx->bytes += len;
     }
-    if (ok && w.len + GFX_HEADER_BYTES + 4 > room) {
-        ok = flush(gfx, &w, effort_for(w.len, dense, len));
-        dense = 0;
-    }
-    gfx_write_end_frame(&w, gfx->frame_id);
-    ok = ok && flush(gfx, &w, effort_for(w.len, dense, len));
-    writer_clear(&w);
-    if (!ok) {
-        give_up(gfx, "the graphics channel cannot be written");
-        return false;
-    }
-    pacer_sent(&gfx->pacer, gfx->frame_id, (size_t)(gfx->bytes - bytes), now);
+    gfx->plain_bytes += frame->plain_bytes;
+    gfx->aux = frame->aux;
+    gfx->clear_sequence = (uint8_t)(gfx->clear_sequence + clear_streams);
+    pacer_sent(&gfx->pacer, frame->id, (size_t)(gfx->bytes - bytes), now);
     return true;
 }
 

@@ -1,6 +1,7 @@
 /*
  * The graphics pipeline of one client (MS-RDPEGFX): channel life, capabilities, one surface, frames
- * and their acknowledgements. Knows nothing about pixels: frames come as ready RDPGFX PDUs.
+ * and their acknowledgements. Knows nothing about pixels: frames come ready (gfx_frame.h), and
+ * other clients may get the same ones.
  *
  * Owner: PeerDisplay. Thread: the peer's. Lifetime: gfx_free() at any time, also from a callback
  * (no callback follows it).
@@ -9,7 +10,7 @@
 #define QRDP_CHANNELS_GFX_H
 
 #include "dvc.h"
-#include "gfx_pdu.h"
+#include "gfx_frame.h"
 #include "pacer.h"
 
 #define GFX_CHANNEL "Microsoft::Windows::RDS::Graphics"
@@ -18,24 +19,19 @@
 #define GFX_ADVERTISE_US 10000000u /* open and CapsAdvertise, or there is no GFX (6.1) */
 #define GFX_MAX_READVERTISES 32u   /* in GFX_READVERTISE_WINDOW_US: each costs a full frame */
 #define GFX_READVERTISE_WINDOW_US 60000000u
-/** PDUs of one frame: 4 bytes a pixel (raw ones take 3) and headers. */
-#define GFX_FRAME(width, height) ((1u << 20) + 4 * (size_t)(width) * (size_t)(height))
-#define GFX_MAX_FRAME GFX_FRAME(8192, 8192)
 /** The most that waits for one client. */
 #define GFX_OUTBOX(width, height) (GFX_LOW_WATER + GFX_FRAME(width, height))
 /** Frames wait for this much of the bulk queue to drain. */
 #define GFX_LOW_WATER (2u * DVC_SLICE)
 
-/** Frames may create and delete surfaces of their own with these ids; they go with the main one. */
-#define GFX_AUX_SURFACE 0x8000u
-#define GFX_AUX_SURFACES 16u
-
 typedef struct Gfx Gfx;
 
 typedef struct GfxCallbacks {
     /** Capabilities are confirmed, maybe not for the first time: the client shows nothing now.
-     * Call gfx_set_surface() and send a full frame. */
+     * Call gfx_start() and send a full frame. */
     void (*ready)(void *user);
+    /** Something must be said between two frames that refer to each other: gfx_start() says it. */
+    void (*interrupt)(void *user);
     /** An acknowledgement or a drained queue: gfx_may_send() may have become true. */
     void (*slot)(void *user);
     /** There is no graphics pipeline (any more); called at most once. The channel is gone. */
@@ -49,7 +45,7 @@ typedef struct GfxStatus {
     uint64_t rtt_us;
     uint64_t bytes, plain_bytes; /* sent, and before bulk compression */
     uint64_t rate_bps;           /* bytes a second that the link was seen to take, 0: not known */
-    uint64_t decoding_us; /* what of .rtt_us is the client's own, 0: not known */
+    uint64_t decoding_us;        /* what of .rtt_us is the client's own, 0: not known */
     bool suspended;
 } GfxStatus;
 
@@ -66,17 +62,18 @@ void gfx_tick(Gfx *gfx);
 bool gfx_ready(const Gfx *gfx);
 /** The confirmed capabilities let us send AVC420 (2.2.4.4). May change with each ready(). */
 bool gfx_avc420(const Gfx *gfx);
-/** Makes a fresh surface of that size the client's whole output (ResetGraphics when the size is
- * new). 1..8192 per side. False if not ready. */
-bool gfx_set_surface(Gfx *gfx, uint32_t width, uint32_t height);
-/** The surface's id, for PDUs; 0: none. Ids are not used again soon, so PDUs that were encoded for
- * another surface can be told by it. */
+
+/** Makes the surface the client's whole output (ResetGraphics when the size is new), deletes those
+ * that earlier frames have made, and brings the decoder's sequence number to where the frames'
+ * begins. False if not ready, or the channel broke. */
+bool gfx_start(Gfx *gfx, const GfxStart *start);
+/** The surface's id; 0: none. */
 uint16_t gfx_surface(const Gfx *gfx);
 /** There is a surface, the pacer's window has room and the bulk queue is short. */
 bool gfx_may_send(const Gfx *gfx);
-/** Sends whole PDUs as one frame, in messages of at most DVC_SLICE bytes if every PDU is shorter
- * than that. False if the channel broke or the frame passes GFX_MAX_FRAME. */
-bool gfx_send_frame(Gfx *gfx, const uint8_t *pdus, size_t len);
+/** Sends the next frame of the sequence, if there is anything in it. @clear_streams: ClearCodec
+ * streams in it. False if the channel broke. */
+bool gfx_send_frame(Gfx *gfx, const GfxFrame *frame, unsigned clear_streams);
 /** What is known of the network (pacer_network()). */
 void gfx_network(Gfx *gfx, uint64_t rtt_us, uint64_t rate_bps);
 GfxStatus gfx_status(const Gfx *gfx);

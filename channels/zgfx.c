@@ -113,6 +113,13 @@ void zgfx_free(Zgfx *z)
     free(z);
 }
 
+/* Entries of the tables now lie before the first byte, where no distance reaches. */
+void zgfx_forget(Zgfx *z)
+{
+    z->base += (uint32_t)z->end;
+    z->end = z->indexed = 0;
+}
+
 static const DistanceClass *distance_class(uint32_t distance)
 {
     unsigned i = 1;
@@ -502,6 +509,14 @@ static void wrap_segment(Zgfx *z, const uint8_t *data, size_t n, ZgfxEffort effo
     }
     writer_u8(out, HEADER_STORED);
     writer_bytes(out, data, n);
+}
+
+void zgfx_store(const uint8_t *data, size_t len, Writer *out)
+{
+    assert(len > 0 && len <= ZGFX_SEGMENT_BYTES);
+    writer_u8(out, DESCRIPTOR_SINGLE);
+    writer_u8(out, HEADER_STORED);
+    writer_bytes(out, data, len);
 }
 
 static size_t segments_of(size_t len)

@@ -2,8 +2,9 @@
  * The RDP 8.0 bulk compressor (MS-RDPEGFX 3.1.9.1), server to client: turns the messages of one
  * graphics channel into RDP_SEGMENTED_DATA (2.2.5.1).
  *
- * Pure: bytes in, bytes out. Owner: Gfx. Thread: its owner's. Lifetime: that of the channel, since
- * both ends keep the last 2.5 MB of it; a new channel needs a new Zgfx. Takes 8 MB.
+ * Pure: bytes in, bytes out. Owner: the Encoder. Thread: its owner's. Both ends keep the last 2.5
+ * MB of the channel, ours from zgfx_new() or zgfx_forget() on: each client that gets all messages
+ * since then, and nothing in between, can read them. Takes 8 MB.
  */
 #ifndef QRDP_CHANNELS_ZGFX_H
 #define QRDP_CHANNELS_ZGFX_H
@@ -29,11 +30,15 @@ typedef struct Zgfx Zgfx;
 /** Never NULL: aborts without memory. */
 Zgfx *zgfx_new(void);
 void zgfx_free(Zgfx *zgfx);
+/** From here on nothing refers to what came before: somebody else may begin to listen. */
+void zgfx_forget(Zgfx *zgfx);
 /** The most that zgfx_wrap() appends for a message of @len bytes. */
 size_t zgfx_bound(size_t len);
 /** Appends one message of @len >= 1 bytes as one RDP_SEGMENTED_DATA: a single segment if it fits.
- * Every message of the channel has to pass through here in the order of sending, and has to be
- * sent. More than 65535 segments fail @out. */
+ * Every message has to be sent, in the order of wrapping. More than 65535 segments fail @out. */
 void zgfx_wrap(Zgfx *zgfx, const uint8_t *data, size_t len, ZgfxEffort effort, Writer *out);
+/** Appends one message of 1 to ZGFX_SEGMENT_BYTES bytes as it is: what one client alone is told,
+ * before the messages of a Zgfx begin. */
+void zgfx_store(const uint8_t *data, size_t len, Writer *out);
 
 #endif

@@ -95,13 +95,18 @@ void clear_encoder_free(ClearEncoder *e)
     free(e);
 }
 
-void clear_encoder_reset(ClearEncoder *e, unsigned unsent)
+void clear_encoder_reset(ClearEncoder *e, uint8_t sequence)
 {
     cache_forget(&e->vbars);
     cache_forget(&e->shorts);
     cache_forget(&e->glyphs);
-    e->sequence = (uint8_t)(e->sequence - unsent);
+    e->sequence = sequence;
     e->forget = true;
+}
+
+uint8_t clear_encoder_sequence(const ClearEncoder *e)
+{
+    return e->sequence;
 }
 
 static void *array(size_t n, size_t size)

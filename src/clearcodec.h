@@ -25,10 +25,11 @@ typedef struct ClearEncoder ClearEncoder;
 ClearEncoder *clear_encoder_new(void);
 void clear_encoder_free(ClearEncoder *encoder);
 
-/** The client has lost its caches, or the last @unsent streams will never reach it (decoders
- * reject a gap in the sequence numbers). Nothing is assumed to be cached any more; the next
- * stream says so. */
-void clear_encoder_reset(ClearEncoder *encoder, unsigned unsent);
+/** Nothing is assumed to be cached any more; the next stream says so, and has the number @sequence:
+ * that which the client's decoder expects, as decoders reject a gap. */
+void clear_encoder_reset(ClearEncoder *encoder, uint8_t sequence);
+/** The number of the next stream. */
+uint8_t clear_encoder_sequence(const ClearEncoder *encoder);
 
 /**
  * Appends one stream for the @w x @h pixels at @bgrx (4 bytes each, the fourth is ignored; @stride

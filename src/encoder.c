@@ -1,8 +1,8 @@
 /*
  * Theory of operation. A job owns everything it touches: the encoder, a reference on the frame, and
  * later the result. It is pushed to a pool of as many threads as there are processors, which all
- * clients share; the result travels back as a source on the peer's GMainContext. The source's
- * destroy notify frees the job, delivered or not, so a peer that is gone loses nothing.
+ * share; the result travels back as a source on the owner's GMainContext. The source's
+ * destroy notify frees the job, delivered or not, so an owner that is gone loses nothing.
  * encoder_abandon() runs on the thread that would deliver, so a plain flag is enough.
  */
 #include "encoder.h"
@@ -13,21 +13,28 @@
 struct EncoderJob {
     Encoder *encoder;
     Frame *frame;
-    uint16_t surface;
-    bool lossless;
+    EncoderOrder order;
     GMainContext *context;
     EncoderDone done;
     void *user;
-    bool abandoned; /* peer's thread only */
+    bool abandoned; /* owner's thread only */
     EncodedFrame *encoded;
 };
 
-void encoded_frame_free(EncodedFrame *encoded)
+EncodedFrame *encoded_frame_ref(EncodedFrame *encoded)
 {
-    if (!encoded)
+    g_atomic_int_inc(&encoded->refs);
+    return encoded;
+}
+
+void encoded_frame_unref(EncodedFrame *encoded)
+{
+    if (!encoded || !g_atomic_int_dec_and_test(&encoded->refs))
         return;
-    frame_unref(encoded->frame);
+    if (encoded->frame)
+        frame_unref(encoded->frame);
     writer_clear(&encoded->bytes);
+    gfx_frame_clear(&encoded->packed);
     if (encoded->parts)
         g_array_unref(encoded->parts);
     g_free(encoded);
@@ -60,18 +67,10 @@ void encoder_free(Encoder *encoder)
     freerdp_bitmap_planar_context_free(encoder->planar_raw);
     rfx_context_free(encoder->rfx);
     nsc_context_free(encoder->nsc);
+    g_clear_pointer(&encoder->clear, clear_encoder_free);
     encoder_gfx_clear(encoder);
-    clear_encoder_free(encoder->clear);
     g_free(encoder->scratch);
     g_free(encoder);
-}
-
-void encoder_restart(Encoder *encoder, const EncodedFrame *unsent)
-{
-    if (encoder->params.path != ENCODER_GFX)
-        return;
-    encoder_gfx_restart(encoder);
-    clear_encoder_reset(encoder->clear, unsent ? unsent->clear_streams : 0);
 }
 
 void encoder_limit_film(Encoder *encoder, uint32_t bytes)
@@ -85,6 +84,7 @@ EncodedFrame *encoder_encode(Encoder *encoder, Frame *frame, uint16_t surface, b
     int64_t start = g_get_monotonic_time();
     bool ok;
 
+    encoded->refs = 1;
     encoded->path = encoder->params.path;
     if (lossless && encoded->path != ENCODER_GFX)
         encoded->path = ENCODER_BITMAP;
@@ -99,7 +99,7 @@ EncodedFrame *encoder_encode(Encoder *encoder, Frame *frame, uint16_t surface, b
     }
     encoded->encode_us = g_get_monotonic_time() - start;
     if (!ok || !writer_ok(&encoded->bytes)) {
-        encoded_frame_free(encoded);
+        encoded_frame_unref(encoded);
         return NULL;
     }
     return encoded;
@@ -109,7 +109,7 @@ static void job_free(EncoderJob *job)
 {
     handover_take(job);
     encoder_free(job->encoder);
-    encoded_frame_free(job->encoded);
+    encoded_frame_unref(job->encoded);
     if (job->frame)
         frame_unref(job->frame);
     g_free(job);
@@ -136,8 +136,12 @@ static void run(gpointer data, gpointer user)
     GMainContext *context = g_steal_pointer(&job->context);
 
     (void)user;
-    job->encoded = encoder_encode(job->encoder, job->frame, job->surface, job->lossless);
+    job->encoded =
+        encoder_encode(job->encoder, job->frame, job->order.surface, job->order.lossless);
     g_clear_pointer(&job->frame, frame_unref);
+    if (job->encoded && job->encoded->path == ENCODER_GFX &&
+        !encoder_gfx_pack(job->encoder, job->encoded, job->order.frame_id))
+        g_clear_pointer(&job->encoded, encoded_frame_unref);
 
     GSource *source = g_idle_source_new();
     g_source_set_priority(source, G_PRIORITY_DEFAULT);
@@ -145,7 +149,8 @@ static void run(gpointer data, gpointer user)
     handover_give(job);
     g_source_attach(source, context); /* from here on the job is the source's */
     g_source_unref(source);
-    g_main_context_unref(context);
+    if (context)
+        g_main_context_unref(context);
 }
 
 static GThreadPool *pool(void)
@@ -159,7 +164,7 @@ static GThreadPool *pool(void)
     return (GThreadPool *)once;
 }
 
-EncoderJob *encoder_submit(Encoder *encoder, Frame *frame, uint16_t surface, bool lossless,
+EncoderJob *encoder_submit(Encoder *encoder, Frame *frame, const EncoderOrder *order,
                            GMainContext *context, EncoderDone done, void *user)
 {
     EncoderJob *job = g_new0(EncoderJob, 1);
@@ -167,9 +172,8 @@ EncoderJob *encoder_submit(Encoder *encoder, Frame *frame, uint16_t surface, boo
     *job = (EncoderJob){
         .encoder = encoder,
         .frame = frame,
-        .surface = surface,
-        .lossless = lossless,
-        .context = g_main_context_ref(context),
+        .order = *order,
+        .context = context ? g_main_context_ref(context) : NULL,
         .done = done,
         .user = user,
     };

@@ -1,11 +1,11 @@
 /*
- * From a Frame to bytes for one client: RDPGFX PDUs, RemoteFX or NSCodec messages, or bitmaps.
+ * From a Frame to bytes: RDPGFX PDUs, RemoteFX or NSCodec messages, or bitmaps.
  *
- * An Encoder holds the codec contexts of one client and, for GFX, what the client's surface shows:
- * there each frame that it encodes is sent, or encoder_restart() called. Owner: PeerDisplay, except
- * while a job is out: it moves into the job and comes back with the result, so it needs no lock and
- * there is at most one job per client. Thread: whoever owns it; encoder_submit() and
- * encoder_abandon() are the peer's.
+ * An Encoder holds codec contexts and, for GFX, what its clients' surfaces show: there each frame
+ * that it encodes is sent to all of them, or encoder_restart() called. Owner: for GFX the Stream
+ * (stream.h), else PeerDisplay, except while a job is out: it moves into the job and comes back
+ * with the result, so it needs no lock and there is at most one job for each. Thread: whoever owns
+ * it; encoder_submit() and encoder_abandon() are the owner's.
  */
 #ifndef QRDP_ENCODER_H
 #define QRDP_ENCODER_H
@@ -15,6 +15,7 @@
 
 #include "bytes.h"
 #include "framebuffer.h"
+#include "gfx_frame.h"
 
 typedef enum EncoderPath {
     ENCODER_GFX,    /* RDPGFX PDUs, lossless */
@@ -50,12 +51,18 @@ typedef struct EncodedPart {
     size_t offset, len;     /* in .bytes */
 } EncodedPart;
 
+/** Immutable once it is shared. */
 typedef struct EncodedFrame {
+    gint refs;
     EncoderPath path;       /* ENCODER_BITMAP if lossless bitmaps were asked for */
-    Frame *frame;           /* what was encoded */
+    Frame *frame;           /* what was encoded; GFX: NULL once packed */
     uint16_t surface;       /* GFX: that the PDUs are for */
-    Writer bytes;           /* GFX: whole PDUs; else the parts' data */
-    unsigned clear_streams; /* GFX: ClearCodec streams in .bytes */
+    Writer bytes;           /* GFX: whole PDUs, none once packed; else the parts' data */
+    GfxFrame packed;        /* GFX, by a job: what is to be sent; no messages: nothing is */
+    uint8_t clear_sequence; /* GFX: of the first ClearCodec stream in it, or after it */
+    unsigned clear_streams; /* GFX: how many there are */
+    bool starts;            /* GFX: a sequence of frames begins with it, */
+    GfxStart start;         /* like this */
     bool lossy;             /* GFX: something is shown that is not exact, */
     bool rests;             /* not all of it because of the film that plays, */
     Rect rest;              /* GFX: and where the next frame that shows it exactly begins with it */
@@ -64,7 +71,9 @@ typedef struct EncodedFrame {
     GArray *parts;          /* of EncodedPart, legacy paths; else NULL */
     int64_t encode_us;
 } EncodedFrame;
-void encoded_frame_free(EncodedFrame *encoded);
+EncodedFrame *encoded_frame_ref(EncodedFrame *encoded);
+/** May be NULL. */
+void encoded_frame_unref(EncodedFrame *encoded);
 
 typedef struct Encoder Encoder;
 
@@ -74,9 +83,18 @@ void encoder_free(Encoder *encoder);
 /** Encodes now, on this thread. @lossless: bitmaps even on a lossy path. NULL: a codec failed. */
 EncodedFrame *encoder_encode(Encoder *encoder, Frame *frame, uint16_t surface, bool lossless);
 
-/** GFX: the client has a new surface, or @unsent (may be NULL), the last frame, will not reach it.
- * The next frame must be a whole one, of any size. */
-void encoder_restart(Encoder *encoder, const EncodedFrame *unsent);
+/** GFX: nothing is known of what the next frame's clients show: it must be a whole one, of any
+ * size.
+ */
+void encoder_restart(Encoder *encoder);
+/** GFX: the next frame's clients show the picture, and nothing else of what they have is known. */
+void encoder_begin(Encoder *encoder);
+/** GFX: an encoder for clients that show what @encoder's do, as after encoder_begin(). NULL if
+ * FreeRDP cannot make the contexts. */
+Encoder *encoder_fork(const Encoder *encoder);
+/** GFX: whether the clients of both show the same, all of it; then @encoder takes note of what
+ * @other's do not show exactly. */
+bool encoder_join(Encoder *encoder, const Encoder *other);
 
 /** GFX: how many bytes a film's picture may take on average from now on; 0: what it needs. */
 void encoder_limit_film(Encoder *encoder, uint32_t bytes);
@@ -86,9 +104,16 @@ typedef struct EncoderJob EncoderJob;
 /** The job is over: the encoder comes back; @encoded (the callee's) is NULL if a codec failed. */
 typedef void (*EncoderDone)(void *user, Encoder *encoder, EncodedFrame *encoded);
 
-/** Encodes in the pool; takes @encoder and @frame. @done runs on @context, unless the job is
- * abandoned: then everything is freed. */
-EncoderJob *encoder_submit(Encoder *encoder, Frame *frame, uint16_t surface, bool lossless,
+/** What a job is to make. */
+typedef struct EncoderOrder {
+    uint16_t surface;  /* GFX */
+    uint32_t frame_id; /* GFX: of the packed frame */
+    bool lossless;     /* bitmaps even on a lossy path */
+} EncoderOrder;
+
+/** Encodes in the pool, and packs for GFX; takes @encoder and @frame. @done runs on @context (NULL:
+ * main's), unless the job is abandoned: then everything is freed. */
+EncoderJob *encoder_submit(Encoder *encoder, Frame *frame, const EncoderOrder *order,
                            GMainContext *context, EncoderDone done, void *user);
 /** Called on @context's thread before @done ran: it will not. */
 void encoder_abandon(EncoderJob *job);

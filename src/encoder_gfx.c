@@ -1,5 +1,5 @@
 /*
- * Theory of operation. The Mirror is what the client shows; what is sent is what turns it into the
+ * Theory of operation. The Mirror is what its clients show; what is sent is what turns it into the
  * frame, cheapest first:
  *
  *   1. what is about to be drawn over and may come back is put aside (history.c);
@@ -32,51 +32,93 @@ bool encoder_gfx_init(Encoder *encoder)
     gfx->motion = motion_new();
     gfx->copies = g_array_new(FALSE, FALSE, sizeof(HistoryCopy));
     gfx->rects = g_array_new(FALSE, FALSE, sizeof(Rect));
+    gfx_packer_init(&gfx->packer);
     return encoder_paint_init(encoder);
 }
 
-void encoder_gfx_restart(Encoder *encoder)
+void encoder_begin(Encoder *encoder)
 {
     GfxState *gfx = &encoder->gfx;
 
-    if (gfx->mirror.pixels)
-        mirror_clear(&gfx->mirror);
     g_clear_pointer(&gfx->history, history_free);
-    g_clear_pointer(&gfx->region, region_free);
     encoder_film_end(encoder);
     gfx->film_surface = gfx->film_failed = false;
+    memset(gfx->layer_made, 0, sizeof(gfx->layer_made));
+    if (!encoder->clear) /* it ends */
+        return;
+    clear_encoder_reset(encoder->clear, clear_encoder_sequence(encoder->clear));
+    gfx_packer_begin(&gfx->packer);
+}
+
+void encoder_restart(Encoder *encoder)
+{
+    GfxState *gfx = &encoder->gfx;
+
+    encoder_begin(encoder);
+    if (gfx->mirror.pixels)
+        mirror_clear(&gfx->mirror);
+    g_clear_pointer(&gfx->region, region_free);
     g_clear_pointer(&gfx->moved, g_free);
     g_clear_pointer(&gfx->boxes, g_free);
-    memset(gfx->layer_made, 0, sizeof(gfx->layer_made));
 }
 
 void encoder_gfx_clear(Encoder *encoder)
 {
     GfxState *gfx = &encoder->gfx;
 
-    encoder_gfx_restart(encoder);
+    encoder_restart(encoder);
     motion_free(gfx->motion);
+    gfx_packer_clear(&gfx->packer);
     if (gfx->copies)
         g_array_unref(gfx->copies);
     if (gfx->rects)
         g_array_unref(gfx->rects);
 }
 
-static void begin(Encoder *encoder, const Frame *frame)
+/* What is as large as the picture. */
+static void make_room(Encoder *encoder, uint32_t width, uint32_t height)
 {
     GfxState *gfx = &encoder->gfx;
 
-    if (gfx->mirror.pixels) {
-        g_assert(gfx->mirror.width == frame->width && gfx->mirror.height == frame->height);
-        return;
-    }
-    mirror_init(&gfx->mirror, frame->width, frame->height);
-    if ((uint64_t)frame->width * frame->height <= HISTORY_MAX_PIXELS)
-        gfx->history = history_new(frame->width, frame->height);
+    mirror_init(&gfx->mirror, width, height);
     if (encoder->params.film != FILM_NONE)
         gfx->region = region_new(gfx->mirror.columns, gfx->mirror.rows);
     gfx->boxes = g_new(CellBox, (size_t)gfx->mirror.columns * gfx->mirror.rows);
     gfx->moved = g_malloc((size_t)gfx->mirror.columns * gfx->mirror.rows);
+}
+
+static void prepare(Encoder *encoder, const Frame *frame)
+{
+    GfxState *gfx = &encoder->gfx;
+
+    if (!gfx->mirror.pixels)
+        make_room(encoder, frame->width, frame->height);
+    g_assert(gfx->mirror.width == frame->width && gfx->mirror.height == frame->height);
+    if (!gfx->history && (uint64_t)frame->width * frame->height <= HISTORY_MAX_PIXELS)
+        gfx->history = history_new(frame->width, frame->height);
+}
+
+/* The pictures are one and the same for both; caches, layers and films begin again. */
+Encoder *encoder_fork(const Encoder *encoder)
+{
+    const GfxState *from = &encoder->gfx;
+    Encoder *fork = encoder_new(&encoder->params);
+
+    if (!fork)
+        return NULL;
+    clear_encoder_reset(fork->clear, clear_encoder_sequence(encoder->clear));
+    if (from->mirror.pixels) {
+        make_room(fork, from->mirror.width, from->mirror.height);
+        mirror_take(&fork->gfx.mirror, &from->mirror);
+        if (from->region)
+            region_take(fork->gfx.region, from->region);
+    }
+    return fork;
+}
+
+bool encoder_join(Encoder *encoder, const Encoder *other)
+{
+    return mirror_join(&encoder->gfx.mirror, &other->gfx.mirror);
 }
 
 static GfxRect gfx_rect(const Rect *r)
@@ -299,7 +341,8 @@ bool encoder_gfx_encode(Encoder *encoder, EncodedFrame *encoded)
     uint32_t now_ms = (uint32_t)(frame->captured_us / 1000);
     Move moves[MOTION_MAX_MOVES];
 
-    begin(encoder, frame);
+    encoded->clear_sequence = clear_encoder_sequence(encoder->clear);
+    prepare(encoder, frame);
     if (frame->blank)
         return encode_blank(encoded, &gfx->mirror);
     mirror_compare(&gfx->mirror, frame);
@@ -325,5 +368,20 @@ bool encoder_gfx_encode(Encoder *encoder, EncodedFrame *encoded)
     encoded->rests = gfx->mirror.n_lossy > cells_of(&gfx->film);
     if (encoded->lossy)
         encoded->rest = next_rest(gfx, encoded->rests);
+    return ok;
+}
+
+bool encoder_gfx_pack(Encoder *encoder, EncodedFrame *encoded, uint32_t frame_id)
+{
+    int64_t start = g_get_monotonic_time();
+    bool ok = true;
+
+    g_clear_pointer(&encoded->frame, frame_unref);
+    if (encoded->bytes.len > 0)
+        ok = gfx_frame_pack(&encoder->gfx.packer, &encoded->packed, frame_id,
+                            gfx_timestamp((uint64_t)start / 1000), encoded->bytes.data,
+                            encoded->bytes.len);
+    writer_clear(&encoded->bytes);
+    encoded->encode_us += g_get_monotonic_time() - start;
     return ok;
 }

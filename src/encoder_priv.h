@@ -16,7 +16,7 @@
 
 #define TILE FRAMEBUFFER_TILE
 
-/* What the GFX path knows about its client. */
+/* What the GFX path knows about its clients. */
 typedef struct GfxState {
     Mirror mirror; /* .pixels == NULL: there was no frame yet */
     Motion *motion;
@@ -32,6 +32,7 @@ typedef struct GfxState {
     CellBox *boxes;      /* per cell: of the mirror's, what is to be painted now */
     GArray *copies;      /* of HistoryCopy, scratch */
     GArray *rects;       /* of Rect, scratch */
+    GfxPacker packer;
 } GfxState;
 
 struct Encoder {
@@ -50,7 +51,8 @@ struct Encoder {
 
 bool encoder_gfx_init(Encoder *encoder);
 void encoder_gfx_clear(Encoder *encoder);
-void encoder_gfx_restart(Encoder *encoder);
+/** Turns the PDUs into .packed and lets go of what nobody needs any more. */
+bool encoder_gfx_pack(Encoder *encoder, EncodedFrame *encoded, uint32_t frame_id);
 bool encoder_gfx_encode(Encoder *encoder, EncodedFrame *encoded);
 /** Sends the film that plays, if one does, and clears its boxes. */
 void encoder_film(Encoder *encoder, EncodedFrame *encoded);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "handover.h"
 #include "pages.h"
 
 #define POOL_MAX_BUFFERS 4u
@@ -52,38 +53,50 @@ void frame_pool_unref(FramePool *pool)
     g_free(pool);
 }
 
-void frame_pool_set_idle(FramePool *pool, bool idle)
+static void lock(FramePool *pool)
 {
     g_mutex_lock(&pool->lock);
+    handover_take(&pool->lock);
+}
+
+static void unlock(FramePool *pool)
+{
+    handover_give(&pool->lock);
+    g_mutex_unlock(&pool->lock);
+}
+
+void frame_pool_set_idle(FramePool *pool, bool idle)
+{
+    lock(pool);
     pool->idle = idle;
     if (idle)
         drop_buffers(pool);
-    g_mutex_unlock(&pool->lock);
+    unlock(pool);
 }
 
 static uint8_t *pool_get(FramePool *pool, size_t size)
 {
     uint8_t *buffer = NULL;
 
-    g_mutex_lock(&pool->lock);
+    lock(pool);
     if (pool->size != size) {
         drop_buffers(pool);
         pool->size = size;
     }
     if (pool->n_free > 0)
         buffer = pool->free[--pool->n_free];
-    g_mutex_unlock(&pool->lock);
+    unlock(pool);
     return buffer ? buffer : pages_alloc(size);
 }
 
 static void pool_put(FramePool *pool, uint8_t *buffer, size_t size)
 {
-    g_mutex_lock(&pool->lock);
+    lock(pool);
     if (!pool->idle && pool->size == size && pool->n_free < POOL_MAX_BUFFERS) {
         pool->free[pool->n_free++] = buffer;
         buffer = NULL;
     }
-    g_mutex_unlock(&pool->lock);
+    unlock(pool);
     free(buffer);
 }
 

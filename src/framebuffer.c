@@ -640,21 +640,37 @@ static void copy_rects(const Framebuffer *fb, Frame *frame)
     }
 }
 
+FramebufferViewer *framebuffer_viewer_copy(const FramebufferViewer *viewer)
+{
+    FramebufferViewer *copy = framebuffer_viewer_new(viewer->fb);
+
+    copy->blank_due = viewer->blank_due;
+    copy->any_dirty = viewer->any_dirty;
+    if (viewer->any_dirty)
+        memcpy(copy->dirty, viewer->dirty, (size_t)viewer->fb->columns * viewer->fb->rows);
+    else if (copy->dirty)
+        memset(copy->dirty, 0, (size_t)viewer->fb->columns * viewer->fb->rows);
+    return copy;
+}
+
+bool framebuffer_viewer_look(FramebufferViewer *viewer)
+{
+    look(viewer->fb);
+    return viewer->blank_due || (viewer->any_dirty && !viewer->fb->blank);
+}
+
 Frame *framebuffer_viewer_take(FramebufferViewer *viewer)
 {
     Framebuffer *fb = viewer->fb;
 
-    look(fb);
-    if (viewer->blank_due || fb->blank) {
-        if (!viewer->blank_due)
-            return NULL;
+    if (!framebuffer_viewer_look(viewer))
+        return NULL;
+    if (viewer->blank_due) {
         viewer->blank_due = false;
         Frame *blank = frame_new(fb->pool, fb->width, fb->height, fb->generation);
         blank->blank = true;
         return blank;
     }
-    if (!viewer->any_dirty)
-        return NULL;
     viewer->any_dirty = false;
 
     GArray *rects = collect_rects(viewer);

@@ -72,6 +72,10 @@ FramebufferViewer *framebuffer_viewer_new(Framebuffer *fb);
 void framebuffer_viewer_free(FramebufferViewer *viewer);
 /** Marks @rect (NULL: everything) as not shown. */
 void framebuffer_viewer_invalidate(FramebufferViewer *viewer, const Rect *rect);
+/** A viewer that has seen what @viewer has. */
+FramebufferViewer *framebuffer_viewer_copy(const FramebufferViewer *viewer);
+/** Looks at pending damage and returns whether there is something to take. */
+bool framebuffer_viewer_look(FramebufferViewer *viewer);
 /** Looks at pending damage and returns what changed since this viewer's last frame, or NULL if
  * nothing did. One reference is the caller's. */
 Frame *framebuffer_viewer_take(FramebufferViewer *viewer);

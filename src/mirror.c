@@ -50,6 +50,35 @@ void mirror_clear(Mirror *mirror)
     memset(mirror, 0, sizeof(*mirror));
 }
 
+void mirror_take(Mirror *mirror, const Mirror *other)
+{
+    size_t n = (size_t)mirror->columns * mirror->rows;
+
+    memcpy(mirror->pixels, other->pixels, mirror->stride * mirror->height);
+    memcpy(mirror->known, other->known, n);
+    memcpy(mirror->lossy, other->lossy, n);
+    memcpy(mirror->changed_ms, other->changed_ms, n * sizeof(mirror->changed_ms[0]));
+    mirror->n_lossy = other->n_lossy;
+}
+
+bool mirror_join(Mirror *mirror, const Mirror *other)
+{
+    size_t n = (size_t)mirror->columns * mirror->rows;
+
+    if (!mirror->pixels || mirror->width != other->width || mirror->height != other->height ||
+        memchr(mirror->known, 0, n) || memchr(other->known, 0, n))
+        return false;
+    for (int32_t y = 0; y < (int32_t)mirror->height; y++) {
+        if (!pixels_equal(mirror_at(mirror, 0, y), mirror_at(other, 0, y), mirror->width))
+            return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        mirror->n_lossy += !mirror->lossy[i] && other->lossy[i];
+        mirror->lossy[i] |= other->lossy[i];
+    }
+    return true;
+}
+
 static CellBox whole_cell(const Mirror *mirror, uint32_t column, uint32_t row)
 {
     return (CellBox){0, 0, (uint8_t)cell_width(mirror, column), (uint8_t)cell_height(mirror, row)};

@@ -1,7 +1,8 @@
 /*
- * What one client's surface shows, pixel by pixel, and how it differs from what the guest shows.
+ * What a client's surface shows, pixel by pixel, and how it differs from what the guest shows. All
+ * clients of one Encoder show the same.
  *
- * Owner: the Encoder of that client, and like it handed from thread to thread, never shared.
+ * Owner: the Encoder, and like it handed from thread to thread, never shared.
  *
  * The client draws exactly what it is told, so every PDU that is sent to it is played on the
  * Mirror as well (a copy of a copy that went wrong included). Whatever then differs from the frame
@@ -40,6 +41,11 @@ typedef struct Mirror {
 
 void mirror_init(Mirror *mirror, uint32_t width, uint32_t height);
 void mirror_clear(Mirror *mirror);
+/** @mirror, new and of the same size, becomes the mirror of another client that shows the same. */
+void mirror_take(Mirror *mirror, const Mirror *other);
+/** Whether both are complete and of the same picture, X bytes aside; then what is not exact at one
+ * of the two is not exact in @mirror. */
+bool mirror_join(Mirror *mirror, const Mirror *other);
 
 /** Finds the cells that differ between @frame (of the mirror's size) and the client's picture;
  * their boxes are whole cells. */

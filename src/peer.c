@@ -160,12 +160,31 @@ void peer_damaged(Peer *peer)
     peer_post(peer, on_damaged, NULL, NULL);
 }
 
+static void note_size(Peer *peer, uint32_t width, uint32_t height)
+{
+    peer->picture_bytes = (size_t)width * height * 4;
+    if (peer->input)
+        input_set_size(peer->input, width, height);
+}
+
+static void on_encoded(Peer *peer, void *data)
+{
+    EncodedFrame *encoded = data;
+    if (encoded && encoded->starts)
+        note_size(peer, encoded->start.width, encoded->start.height);
+    if (peer->display)
+        peer_display_encoded(peer->display, encoded ? encoded_frame_ref(encoded) : NULL);
+}
+
+void peer_encoded(Peer *peer, EncodedFrame *encoded)
+{
+    peer_post(peer, on_encoded, encoded, encoded ? (GDestroyNotify)encoded_frame_unref : NULL);
+}
+
 static void on_frame(Peer *peer, void *data)
 {
     Frame *frame = data;
-    peer->picture_bytes = (size_t)frame->width * frame->height * 4;
-    if (peer->input)
-        input_set_size(peer->input, frame->width, frame->height);
+    note_size(peer, frame->width, frame->height);
     if (peer->display)
         peer_display_frame(peer->display, frame_ref(frame));
 }

@@ -14,6 +14,7 @@
 #include "framebuffer.h"
 #include "server.h"
 #include "slot.h"
+#include "stream.h"
 
 #define PEER_HANDSHAKE_US 30000000 /* from accept to an active session */
 
@@ -62,6 +63,8 @@ void peer_post(Peer *peer, PeerFunc func, void *data, GDestroyNotify destroy);
 
 /** There is something new to look at. */
 void peer_damaged(Peer *peer);
+/** The next frame of its stream; takes the reference; NULL: there are none any more. */
+void peer_encoded(Peer *peer, EncodedFrame *encoded);
 /** The answer to server_peer_want_frame(); takes the reference; NULL: nothing had changed. */
 void peer_frame(Peer *peer, Frame *frame);
 /** NULL: hidden. Borrowed. */

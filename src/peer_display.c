@@ -1,13 +1,15 @@
 /*
  * Theory of operation. A display is UNDECIDED until the client's graphics pipeline has come up
  * (PATH_GFX) or turned out not to exist (PATH_LEGACY); a pipeline that breaks later falls back too.
- * One frame at a time is on its way: pump() asks main for one when there is damage, nothing is
- * being asked for or encoded, output is allowed, and the path has a slot. The frame goes to the
- * encode pool with the encoder and comes back as bytes, which are sent if the surface they were
- * made for still exists; otherwise everything is marked as not shown. So damage accumulates in the
+ *
+ * With GFX main makes the frames. tell() keeps it informed of whether there is room for one, and of
+ * what the next one must begin with; frames come in order, and those that do not begin with it are
+ * let go. Without, one frame at a time is on its way: pump() asks main for one when there is
+ * damage, nothing is being asked for or encoded, output is allowed, and there is room. The frame
+ * goes to the encode pool with the encoder and comes back as bytes. So damage accumulates in the
  * Framebuffer and encoded frames never queue.
  *
- * Mode switches: a frame of another size makes a new GFX surface at once. A legacy client is
+ * Mode switches: a frame of another size brings a new GFX surface with it. A legacy client is
  * deactivated and reactivated with the new size, at most twice a second, and gets nothing until
  * peer_display_activated() is called again.
  *
@@ -27,8 +29,6 @@
 /* From activation until drdynvc and GFX must have come up; gfx.c has its own ten seconds. */
 #define DECIDE_US 12000000
 #define RESIZE_US 500000
-/* A film has rested this long: show it exactly. */
-#define FILM_REST_US 170000
 /* A film's picture is limited to what the link takes in a frame's time, if that is in this range.
  */
 #define FILM_MIN_BYTES 8192u
@@ -53,24 +53,27 @@ struct PeerDisplay {
     bool dvc_seen;
     DisplayPath path;
     int64_t decide_by; /* INT64_MAX: decided */
-    Gfx *gfx;
-    Disp *disp;
-    Legacy legacy;
     PeerLink *link;
-
-    bool damage;      /* main has something that we have not asked for */
-    bool asked;       /* want_frame is out */
-    Encoder *encoder; /* NULL while a job is out, or before the first frame */
-    EncoderJob *job;
-    bool stale;             /* what the job makes is for a surface that is given up */
     uint32_t width, height; /* of the surface, or of the legacy desktop */
-    bool refining;          /* the frame asked for is to be lossless */
     int64_t resized_us;     /* legacy: when the desktop was given its size */
     SizeEcho size_echo;
+    Disp *disp;
+
+    Gfx *gfx;
+    StreamNeed need; /* what the next frame must begin with */
+    uint32_t handled;
+    bool told_any;
+    StreamSlot told; /* what main knows */
     uint64_t film_pictures;
-    const char *film;  /* codec of the last one */
-    int64_t refine_at; /* GFX: what is shown with loss is due; INT64_MAX: nothing is */
-    Rect rest;         /* GFX: what of it is due first */
+    const char *film; /* codec of the last one */
+    bool lossy;
+
+    Legacy legacy;
+    bool damage;      /* main has something that we have not asked for */
+    bool asked;       /* want_frame is out */
+    bool refining;    /* the frame asked for is to be lossless */
+    Encoder *encoder; /* NULL while a job is out, or before the first frame */
+    EncoderJob *job;
 
     PeerCursor *cursors;
     Cursor *cursor;
@@ -78,7 +81,7 @@ struct PeerDisplay {
     bool cursor_waits; /* for the socket: shapes change as often as the guest likes */
 
     uint64_t frames, dropped;
-    int64_t encode_us, last_us; /* sum, and of the last frame */
+    int64_t encode_us; /* of all of them */
 
     GSource *tick;
 };
@@ -114,21 +117,16 @@ static void forget_encoder(PeerDisplay *d)
     if (d->job)
         encoder_abandon(d->job);
     d->job = NULL;
-    d->stale = false;
     g_clear_pointer(&d->encoder, encoder_free);
 }
 
 /* What the client shows is not known: GFX begins again with a new surface. */
 static void start_over(PeerDisplay *d)
 {
-    if (d->path == PATH_GFX) {
-        if (d->encoder)
-            encoder_restart(d->encoder, NULL);
-        d->stale = d->job != NULL;
-        d->refine_at = INT64_MAX;
-        d->width = d->height = 0;
-    }
-    show_everything(d);
+    if (d->path == PATH_GFX)
+        d->need = STREAM_FRESH;
+    else
+        show_everything(d);
 }
 
 /* Choosing the path */
@@ -137,8 +135,7 @@ static void go_legacy(PeerDisplay *d)
 {
     const char *why = "";
 
-    forget_encoder(d);
-    d->decide_by = d->refine_at = INT64_MAX;
+    d->decide_by = INT64_MAX;
     d->path = PATH_LEGACY;
     if (!legacy_init(&d->legacy, d->context, &why)) {
         fail(d, why);
@@ -153,19 +150,38 @@ static void go_legacy(PeerDisplay *d)
     show_everything(d);
 }
 
+/* The client has fitted its window to this before there is a picture. */
+static void note_desktop(PeerDisplay *d)
+{
+    const rdpSettings *settings = d->context->settings;
+
+    size_echo_shown(&d->size_echo, freerdp_settings_get_uint32(settings, FreeRDP_DesktopWidth),
+                    freerdp_settings_get_uint32(settings, FreeRDP_DesktopHeight),
+                    g_get_monotonic_time());
+}
+
 static void on_gfx_ready(void *user)
 {
     PeerDisplay *d = user;
 
-    forget_encoder(d);
     if (d->path != PATH_GFX) {
+        forget_encoder(d);
         legacy_clear(&d->legacy);
         d->path = PATH_GFX;
+        note_desktop(d);
         d->decide_by = INT64_MAX;
         use_network(d);
         log_info(d->subject, "graphics: pipeline (GFX) %08x", gfx_status(d->gfx).version);
     }
     start_over(d);
+    pump(d);
+}
+
+static void on_gfx_interrupt(void *user)
+{
+    PeerDisplay *d = user;
+
+    d->need = MAX(d->need, STREAM_START);
     pump(d);
 }
 
@@ -182,13 +198,17 @@ static void on_gfx_unavailable(void *user, const char *why)
     gfx_free(d->gfx);
     d->gfx = NULL;
     d->path = PATH_UNDECIDED;
+    if (d->told_any)
+        d->callbacks->slot(d->user, NULL);
     if (d->activated)
         go_legacy(d);
     pump(d);
 }
 
-static const GfxCallbacks gfx_callbacks = {
-    .ready = on_gfx_ready, .slot = on_gfx_slot, .unavailable = on_gfx_unavailable};
+static const GfxCallbacks gfx_callbacks = {.ready = on_gfx_ready,
+                                           .interrupt = on_gfx_interrupt,
+                                           .slot = on_gfx_slot,
+                                           .unavailable = on_gfx_unavailable};
 
 static bool wants_gfx(const PeerDisplay *d)
 {
@@ -219,13 +239,6 @@ uint64_t peer_display_waiting_since(const PeerDisplay *display)
 
 /* Timing */
 
-/* Nothing is on its way and there is room, but what was lossy has not been shown exactly. */
-static bool may_refine(PeerDisplay *d)
-{
-    return d->path == PATH_GFX && d->refine_at != INT64_MAX && !d->damage && !d->asked && !d->job &&
-           d->activated && !d->suppressed && !d->broken && slot_free(d);
-}
-
 static int64_t next_due(PeerDisplay *d)
 {
     int64_t now = g_get_monotonic_time();
@@ -240,8 +253,6 @@ static int64_t next_due(PeerDisplay *d)
         !d->job)
         due = MIN(due, d->damage ? now + LEGACY_POLL_US
                                  : MAX(legacy_refine_at(&d->legacy), now + LEGACY_POLL_US));
-    if (may_refine(d))
-        due = MIN(due, d->refine_at);
     if (d->cursor_waits && d->activated)
         due = MIN(due, now + LEGACY_POLL_US);
     if (d->activated && !d->suppressed && !d->broken)
@@ -279,8 +290,6 @@ static gboolean on_tick(GSource *source, GSourceFunc func, gpointer user)
         show_cursor(d);
     if (d->activated && !d->suppressed)
         peer_link_tick(d->link);
-    if (may_refine(d) && now >= d->refine_at)
-        d->damage = true; /* pump() says what is due */
     if (d->path == PATH_LEGACY && !d->damage && !d->asked && !d->job && !d->suppressed &&
         now >= legacy_refine_at(&d->legacy) && legacy_may_send(&d->legacy, now) &&
         legacy_refine(&d->legacy, now, d->callbacks->invalidate, d->user) > 0) {
@@ -307,12 +316,38 @@ static bool slot_free(PeerDisplay *d)
     }
 }
 
+static uint32_t film_limit(const PeerDisplay *d)
+{
+    uint64_t bytes = gfx_status(d->gfx).rate_bps / PACER_FPS;
+
+    return bytes == 0 || bytes > FILM_MAX_BYTES ? 0 : (uint32_t)MAX(bytes, FILM_MIN_BYTES);
+}
+
+/* Keeps main informed of what matters: that nothing more is to come, or that the next may. */
+static void tell(PeerDisplay *d)
+{
+    const StreamSlot slot = {
+        .film = gfx_avc420(d->gfx) ? FILM_H264 : FILM_RFX,
+        .need = d->need,
+        .ready = d->activated && !d->suppressed && !d->broken && slot_free(d),
+        .handled = d->handled,
+        .film_limit = film_limit(d),
+    };
+
+    if (d->told_any && slot.film == d->told.film && slot.need == d->told.need &&
+        slot.ready == d->told.ready && (!slot.ready || slot.handled == d->told.handled))
+        return;
+    d->told_any = true;
+    d->told = slot;
+    d->callbacks->slot(d->user, &slot);
+}
+
 static void pump(PeerDisplay *d)
 {
-    if (d->damage && !d->asked && !d->job && d->activated && !d->suppressed && !d->broken &&
-        slot_free(d)) {
-        if (g_get_monotonic_time() >= d->refine_at) /* what rests does not wait for what goes on */
-            d->callbacks->invalidate(d->user, &d->rest);
+    if (d->path == PATH_GFX) {
+        tell(d);
+    } else if (d->damage && !d->asked && !d->job && d->activated && !d->suppressed && !d->broken &&
+               slot_free(d)) {
         d->damage = false;
         d->asked = true;
         d->callbacks->want_frame(d->user);
@@ -327,11 +362,6 @@ static uint64_t area(const Frame *frame)
     for (uint32_t i = 0; i < frame->n_rects; i++)
         sum += (uint64_t)frame->rects[i].w * (uint64_t)frame->rects[i].h;
     return sum;
-}
-
-static bool covers_all(const Frame *frame)
-{
-    return frame->blank || area(frame) == (uint64_t)frame->width * frame->height;
 }
 
 /* Whether a lossy path should show @frame exactly: it was asked for to refine, and is not much more
@@ -359,27 +389,12 @@ static bool reactivate(PeerDisplay *d, uint32_t width, uint32_t height)
     return ok;
 }
 
-/* Makes the client's picture as large as @frame. True if the frame may be sent now. */
+/* Makes a legacy client's picture as large as @frame. True if the frame may be sent now. */
 static bool fit(PeerDisplay *d, const Frame *frame)
 {
-    bool same = d->width == frame->width && d->height == frame->height;
     rdpSettings *settings = d->context->settings;
 
-    if (d->path == PATH_GFX) {
-        if (same && gfx_surface(d->gfx) != 0)
-            return true;
-        if (!gfx_set_surface(d->gfx, frame->width, frame->height))
-            return false;
-        if (d->encoder)
-            encoder_restart(d->encoder, NULL);
-        d->width = frame->width;
-        d->height = frame->height;
-        size_echo_shown(&d->size_echo, d->width, d->height, g_get_monotonic_time());
-        if (!covers_all(frame))
-            show_everything(d);
-        return true;
-    }
-    if (same)
+    if (d->width == frame->width && d->height == frame->height)
         return true;
     if (!freerdp_settings_get_bool(settings, FreeRDP_DesktopResize)) {
         fail(d, "the client cannot follow the guest's change of screen size");
@@ -404,20 +419,7 @@ static bool fit(PeerDisplay *d, const Frame *frame)
 
 static bool send_frame(PeerDisplay *d, EncodedFrame *encoded)
 {
-    if (d->path == PATH_GFX) {
-        if (encoded->path != ENCODER_GFX || encoded->surface != gfx_surface(d->gfx))
-            return false;
-        uint64_t before = gfx_status(d->gfx).bytes;
-        if (encoded->bytes.len > 0 &&
-            !gfx_send_frame(d->gfx, encoded->bytes.data, encoded->bytes.len))
-            return false;
-        /* The channel has only queued it: what is sent now goes ahead of it. */
-        peer_link_sending(d->link, (size_t)(gfx_status(d->gfx).bytes - before));
-        return true;
-    }
-    if (!d->activated || d->suppressed)
-        return false;
-    if (encoded->path == ENCODER_GFX || encoded->frame->width != d->width ||
+    if (!d->activated || d->suppressed || encoded->frame->width != d->width ||
         encoded->frame->height != d->height)
         return false;
     peer_link_sending(d->link, encoded->bytes.len);
@@ -450,23 +452,6 @@ static void on_network(void *user)
     arm(user);
 }
 
-/* A film goes on, and nothing is left of another; or it has left something behind: all of it, or
- * what one frame did not take. */
-static void plan_refinement(PeerDisplay *d, const EncodedFrame *encoded)
-{
-    int64_t now = g_get_monotonic_time();
-
-    if (encoded->film_bytes > 0) {
-        d->film_pictures++;
-        d->film = encoded->film_codec;
-    }
-    d->rest = encoded->rest;
-    if (!encoded->lossy)
-        d->refine_at = INT64_MAX;
-    else if ((encoded->film_bytes > 0 && !encoded->rests) || d->refine_at == INT64_MAX)
-        d->refine_at = now + FILM_REST_US;
-}
-
 static void on_encoded(void *user, Encoder *encoder, EncodedFrame *encoded)
 {
     PeerDisplay *d = user;
@@ -477,44 +462,76 @@ static void on_encoded(void *user, Encoder *encoder, EncodedFrame *encoded)
         fail(d, "a picture could not be encoded");
         return;
     }
-    d->last_us = encoded->encode_us;
     d->encode_us += encoded->encode_us;
     log_trace(d->subject, "frame of %u rectangles: %zu bytes, encoded in %" G_GINT64_FORMAT " us",
               encoded->frame->n_rects, encoded->bytes.len, encoded->encode_us);
-    bool stale = d->stale;
-    d->stale = false;
-    if (!stale && send_frame(d, encoded)) {
+    if (send_frame(d, encoded)) {
         d->frames++;
-        plan_refinement(d, encoded);
     } else {
         d->dropped++;
-        if (d->encoder) /* a pipeline that breaks takes it along */
-            encoder_restart(d->encoder, encoded);
-        start_over(d);
+        show_everything(d);
     }
-    encoded_frame_free(encoded);
+    encoded_frame_unref(encoded);
+    pump(d);
+}
+
+/* What comes before a frame that begins with it. */
+static bool start(PeerDisplay *d, const GfxStart *start)
+{
+    if (d->need == STREAM_FRESH && !start->fresh)
+        return false;
+    d->need = STREAM_GOES_ON;
+    if (start->fresh) {
+        d->width = start->width;
+        d->height = start->height;
+        size_echo_shown(&d->size_echo, d->width, d->height, g_get_monotonic_time());
+    }
+    return gfx_start(d->gfx, start);
+}
+
+static bool send_gfx(PeerDisplay *d, const EncodedFrame *encoded)
+{
+    if (encoded->starts ? !start(d, &encoded->start) : d->need == STREAM_FRESH)
+        return false;
+    uint64_t before = gfx_status(d->gfx).bytes;
+    if (!gfx_send_frame(d->gfx, &encoded->packed, encoded->clear_streams))
+        return false;
+    /* The channel has only queued it: what is sent now goes ahead of it. */
+    peer_link_sending(d->link, (size_t)(gfx_status(d->gfx).bytes - before));
+    return true;
+}
+
+void peer_display_encoded(PeerDisplay *display, EncodedFrame *encoded)
+{
+    PeerDisplay *d = display;
+
+    d->handled++;
+    if (!encoded) {
+        fail(d, "a picture could not be encoded");
+        return;
+    }
+    d->encode_us += encoded->encode_us;
+    if (d->path == PATH_GFX && send_gfx(d, encoded)) {
+        d->frames++;
+        d->lossy = encoded->lossy;
+        if (encoded->film_bytes > 0) {
+            d->film_pictures++;
+            d->film = encoded->film_codec;
+        }
+    } else {
+        d->dropped++;
+    }
+    encoded_frame_unref(encoded);
     pump(d);
 }
 
 static bool ensure_encoder(PeerDisplay *d)
 {
-    EncoderParams gfx = {.path = ENCODER_GFX, .bpp = 32};
-
-    if (d->path == PATH_GFX)
-        gfx.film = gfx_avc420(d->gfx) ? FILM_H264 : FILM_RFX;
-
     if (!d->encoder)
-        d->encoder = encoder_new(d->path == PATH_GFX ? &gfx : &d->legacy.params);
+        d->encoder = encoder_new(&d->legacy.params);
     if (!d->encoder)
         fail(d, "the picture encoder could not be made");
     return d->encoder != NULL;
-}
-
-static uint32_t film_limit(const PeerDisplay *d)
-{
-    uint64_t bytes = gfx_status(d->gfx).rate_bps / PACER_FPS;
-
-    return bytes == 0 || bytes > FILM_MAX_BYTES ? 0 : (uint32_t)MAX(bytes, FILM_MIN_BYTES);
 }
 
 void peer_display_frame(PeerDisplay *display, Frame *frame)
@@ -522,15 +539,12 @@ void peer_display_frame(PeerDisplay *display, Frame *frame)
     PeerDisplay *d = display;
 
     d->asked = false;
-    bool lossless = worth_exactness(frame, d->refining);
+    const EncoderOrder order = {.lossless = worth_exactness(frame, d->refining)};
     d->refining = false;
-    if (d->broken || d->path == PATH_UNDECIDED || !d->activated || d->suppressed || d->job) {
+    if (d->broken || d->path != PATH_LEGACY || !d->activated || d->suppressed || d->job) {
         show_everything(d);
     } else if (fit(d, frame) && ensure_encoder(d)) {
-        uint16_t surface = d->path == PATH_GFX ? gfx_surface(d->gfx) : 0;
-        if (d->path == PATH_GFX)
-            encoder_limit_film(d->encoder, film_limit(d));
-        d->job = encoder_submit(g_steal_pointer(&d->encoder), frame_ref(frame), surface, lossless,
+        d->job = encoder_submit(g_steal_pointer(&d->encoder), frame_ref(frame), &order,
                                 d->main_context, on_encoded, d);
     }
     frame_unref(frame);
@@ -580,6 +594,7 @@ void peer_display_activated(PeerDisplay *display)
     PeerDisplay *d = display;
 
     d->activated = true;
+    note_desktop(d);
     peer_cursor_reset(d->cursors);
     show_cursor(d);
     if (d->path == PATH_LEGACY) {
@@ -617,7 +632,7 @@ void peer_display_suppress(PeerDisplay *display, bool allow)
     if (display->suppressed == !allow)
         return;
     display->suppressed = !allow;
-    if (allow)
+    if (allow && display->path != PATH_GFX)
         show_everything(display);
     pump(display);
 }
@@ -645,7 +660,7 @@ PeerDisplay *peer_display_new(rdpContext *context, DvcManager *dvcs, GMainContex
     d->subject = g_strdup(subject);
     d->callbacks = callbacks;
     d->user = user;
-    d->decide_by = d->refine_at = INT64_MAX;
+    d->decide_by = INT64_MAX;
     d->damage = true;
     d->cursors = peer_cursor_new(context);
     d->link = peer_link_new(context, on_network, d);
@@ -699,7 +714,7 @@ void peer_display_status(const PeerDisplay *display, PeerDisplayStatus *status)
         status->film = d->film ? d->film : "none";
         status->film_pictures = d->film_pictures;
         status->film_limit = film_limit(d);
-        status->lossy = d->refine_at != INT64_MAX;
+        status->lossy = d->lossy;
     } else if (d->path == PATH_LEGACY) {
         status->codec = legacy_name(&d->legacy);
         status->bits = d->legacy.params.bpp;

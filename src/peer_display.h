@@ -1,13 +1,14 @@
 /*
  * What one client sees: picks the best path the client can take (GFX, RemoteFX or NSCodec surface
- * bits, plain bitmaps), asks for frames when it can take one, sends pointer shapes and follows
- * mode switches.
+ * bits, plain bitmaps), says when it can take a frame, sends pointer shapes and follows mode
+ * switches.
  *
  * Owner: the Peer. Thread: the peer's. Lifetime: peer_display_free() before the FreeRDP context
  * goes.
  *
- * Flow: damaged -> (slot free?) want_frame -> main takes a Frame -> peer_display_frame ->
- * encoder_submit to the pool -> encoded slices -> out. At most one frame is being encoded, and
+ * Flow with GFX: slot (there is room) -> main makes a frame, maybe for others as well (stream.h) ->
+ * peer_display_encoded -> out. Without: damaged -> (room?) want_frame -> main takes a Frame ->
+ * peer_display_frame -> encoder_submit to the pool -> out. At most one frame is being encoded, and
  * unacknowledged ones are bounded by the pacer; damage accumulates in the Framebuffer meanwhile.
  */
 #ifndef QRDP_PEER_DISPLAY_H
@@ -19,12 +20,16 @@
 #include "dvc.h"
 #include "framebuffer.h"
 #include "peer_link.h"
+#include "stream.h"
 #include "vm.h"
 
 typedef struct PeerDisplay PeerDisplay;
 
 typedef struct PeerDisplayCallbacks {
-    /** Ask main for the next Frame; peer_display_frame() or peer_display_no_frame() answers. */
+    /** GFX is there and takes part in main's streams like this; NULL: it is gone for good. */
+    void (*slot)(void *user, const StreamSlot *slot);
+    /** Without GFX: ask main for the next Frame; peer_display_frame() or peer_display_no_frame()
+     * answers. */
     void (*want_frame)(void *user);
     /** Everything (NULL) or a rectangle must be shown again. */
     void (*invalidate)(void *user, const Rect *rect);
@@ -45,8 +50,10 @@ void peer_display_free(PeerDisplay *display);
 void peer_display_activated(PeerDisplay *display);
 /** drdynvc is ready: GFX and display control may be opened. */
 void peer_display_dvc_ready(PeerDisplay *display);
-/** Main has new damage for this peer: the cue to call want_frame when a slot is free. */
+/** Main has new damage for this peer: the cue to call want_frame when there is room. */
 void peer_display_damaged(PeerDisplay *display);
+/** GFX: the next frame of main's stream; takes the reference. NULL: there are none any more. */
+void peer_display_encoded(PeerDisplay *display, EncodedFrame *encoded);
 /** Takes the reference. */
 void peer_display_frame(PeerDisplay *display, Frame *frame);
 /** Nothing had changed after all. */

@@ -71,6 +71,11 @@ static bool main_is_behind(const Peer *peer)
 
 /* --- display --- */
 
+static void on_slot(void *user, const StreamSlot *slot)
+{
+    post_main(user, server_peer_slot, slot ? g_memdup2(slot, sizeof(*slot)) : NULL);
+}
+
 static void on_want_frame(void *user)
 {
     Peer *peer = user;
@@ -102,6 +107,7 @@ static void on_display_failed(void *user, const char *why)
 }
 
 static const PeerDisplayCallbacks display_callbacks = {
+    .slot = on_slot,
     .want_frame = on_want_frame,
     .invalidate = on_invalidate,
     .ui_size = on_ui_size,

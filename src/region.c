@@ -61,6 +61,18 @@ void region_free(Region *region)
     g_free(region);
 }
 
+void region_take(Region *region, const Region *other)
+{
+    uint8_t *history = region->history, *group = region->group;
+    uint32_t *stack = region->stack;
+
+    memcpy(history, other->history, (size_t)region->columns * region->rows);
+    *region = *other;
+    region->history = history;
+    region->group = group;
+    region->stack = stack;
+}
+
 static bool busy(const Region *region, size_t at)
 {
     return (unsigned)__builtin_popcount(region->history[at] & HISTORY_MASK) >= region->busy_frames;

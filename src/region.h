@@ -12,6 +12,8 @@ typedef struct Region Region;
 
 Region *region_new(uint32_t columns, uint32_t rows);
 void region_free(Region *region);
+/** @region, new and of the same size, knows what @other does. */
+void region_take(Region *region, const Region *other);
 
 /** Takes note of a frame, after what moved and what was fetched is off the mirror's boxes. True:
  * the part at @rect (whole cells, cut off at the surface's edges) is a film in this frame. It stays

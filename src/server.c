@@ -98,6 +98,7 @@ Peer *server_find_peer(Server *server, guint peer_id)
 void server_peer_free(gpointer data)
 {
     ServerPeer *p = data;
+    stream_member_free(p->member);
     peer_free(p->peer);
     framebuffer_viewer_free(p->viewer);
     g_free(p->key);
@@ -141,10 +142,12 @@ static void on_vm_damaged(void *user)
     GHashTableIter iter;
     gpointer value;
 
+    if (server->streams)
+        streams_damaged(server->streams);
     g_hash_table_iter_init(&iter, server->peers);
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
         ServerPeer *p = value;
-        if (p->viewer && !p->told) {
+        if (p->viewer && !p->member && !p->told) {
             p->told = true;
             peer_damaged(p->peer);
         }
@@ -224,12 +227,18 @@ static const VmCallbacks vm_callbacks = {
     .lost = on_vm_lost,
 };
 
+static void attached(Server *server)
+{
+    server->streams = streams_new(vm_framebuffer(server->vm), STREAM_PATIENCE_US);
+    server_usb_start(server);
+}
+
 void server_attach_p2p(Server *server, GDBusConnection *connection, Qmp *qmp)
 {
     g_assert(!server->vm);
     server->qmp = qmp;
     server->vm = vm_new_p2p(connection, &vm_callbacks, server);
-    server_usb_start(server);
+    attached(server);
     g_object_unref(connection);
 }
 
@@ -237,7 +246,7 @@ void server_attach_bus(Server *server, GDBusConnection *connection)
 {
     g_assert(!server->vm);
     server->vm = vm_new_bus(connection, &vm_callbacks, server);
-    server_usb_start(server);
+    attached(server);
 }
 
 /* --- what peers say --- */
@@ -307,6 +316,25 @@ void server_peer_active(Server *server, guint id, void *unused)
     peer_cursor(p->peer, vm_cursor(server->vm));
     p->told = true;
     peer_damaged(p->peer);
+}
+
+static void on_encoded(void *user, EncodedFrame *encoded)
+{
+    peer_encoded(((ServerPeer *)user)->peer, encoded);
+}
+
+void server_peer_slot(Server *server, guint id, void *slot)
+{
+    ServerPeer *p = server_peer(server, id);
+
+    if (!slot) {
+        g_clear_pointer(&p->member, stream_member_free);
+        p->told = false;
+    } else if (p->member) {
+        stream_member_slot(p->member, slot);
+    } else if (server->streams) {
+        p->member = stream_member_new(server->streams, slot, on_encoded, p);
+    }
 }
 
 void server_peer_want_frame(Server *server, guint id, void *unused)
@@ -526,6 +554,7 @@ bool server_free(Server *server)
     server->inbox->server = NULL;
     inbox_unref(server->inbox);
     server_usb_stop(server);
+    streams_free(server->streams);
     vm_free(server->vm);
     qmp_free(server->qmp);
     if (server->quit_idle)

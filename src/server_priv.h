@@ -51,7 +51,8 @@ typedef struct ServerPeer {
     UsbLatencies *usb; /* NULL: none told yet */
 
     ServerUsbFlavour *flavour; /* NULL: it has brought no USB device */
-    FramebufferViewer *viewer;
+    FramebufferViewer *viewer; /* what it is shown without GFX */
+    StreamMember *member;      /* with; NULL: it has none, or not yet */
 } ServerPeer;
 
 typedef struct ServerListener {
@@ -74,6 +75,7 @@ struct Server {
     char *unusable; /* why no client can be served, NULL: all is well */
 
     Vm *vm;
+    Streams *streams; /* of its pictures */
     Qmp *qmp;
     UsbSlots *usb; /* from server_attach_*() on, as the next */
     HostUsb *host_usb;
@@ -129,6 +131,8 @@ void server_peer_login(Server *server, guint id, void *login);
 
 /** The session is active: pictures, cursor and the rest may be sent. */
 void server_peer_active(Server *server, guint id, void *unused);
+/** @slot: StreamSlot; NULL: it has no graphics pipeline any more. */
+void server_peer_slot(Server *server, guint id, void *slot);
 void server_peer_want_frame(Server *server, guint id, void *unused);
 
 typedef struct ServerInvalid {

@@ -89,6 +89,11 @@ static void json_latency(JsonBuilder *b, const char *name, const Latency *l)
     json_builder_end_object(b);
 }
 
+static bool shares(const ServerPeer *a, const ServerPeer *b)
+{
+    return a->member && b->member && stream_members_share(a->member, b->member);
+}
+
 static void json_vm(Server *server, JsonBuilder *b)
 {
     uint32_t width = 0, height = 0;
@@ -166,6 +171,19 @@ static void json_display(JsonBuilder *b, const PeerDisplayStatus *d)
     json_builder_end_object(b);
 }
 
+/* "shares_with": the clients that get the same frames. */
+static void json_shares(const GPtrArray *peers, const ServerPeer *p, JsonBuilder *b)
+{
+    json_builder_set_member_name(b, "shares_with");
+    json_builder_begin_array(b);
+    for (guint i = 0; i < peers->len; i++) {
+        const ServerPeer *other = peers->pdata[i];
+        if (other != p && shares(p, other))
+            json_builder_add_int_value(b, other->id);
+    }
+    json_builder_end_array(b);
+}
+
 static void json_peers(Server *server, JsonBuilder *b)
 {
     GPtrArray *peers = sorted_peers(server);
@@ -181,6 +199,7 @@ static void json_peers(Server *server, JsonBuilder *b)
         set_string(b, "state", peer_state(p));
         set_string(b, "since", since);
         json_display(b, &p->display);
+        json_shares(peers, p, b);
         if (p->flavour) {
             set_string(b, "usb_flavour", p->flavour->name);
             set_string(b, "usb_evidence", p->flavour->evidence);
@@ -397,6 +416,21 @@ static void text_latency(const UsbLatencies *l, GString *out)
     text_delay(out, "usb in:    ", &l->in, "to the guest");
 }
 
+static void text_shares(const GPtrArray *peers, const ServerPeer *p, GString *out)
+{
+    const char *separator = "  shared:    its pictures are made once, for it and client ";
+
+    for (guint i = 0; i < peers->len; i++) {
+        const ServerPeer *other = peers->pdata[i];
+        if (other == p || !shares(p, other))
+            continue;
+        g_string_append_printf(out, "%s%u", separator, other->id);
+        separator = ", ";
+    }
+    if (*separator == ',')
+        g_string_append_c(out, '\n');
+}
+
 static void text_peers(Server *server, GString *out)
 {
     GPtrArray *peers = sorted_peers(server);
@@ -408,6 +442,7 @@ static void text_peers(Server *server, GString *out)
         g_string_append_printf(out, "client %u:  %s, %s since %s\n", p->id,
                                p->user ? p->user : p->address, peer_state(p), since);
         text_display(out, &p->display);
+        text_shares(peers, p, out);
         if (p->flavour)
             g_string_append_printf(out, "           USB as %s does it: %s\n", p->flavour->name,
                                    p->flavour->evidence);

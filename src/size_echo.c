@@ -14,9 +14,9 @@
 
 void size_echo_shown(SizeEcho *echo, uint32_t width, uint32_t height, int64_t now)
 {
+    echo->shown[0].until = now + SIZE_ECHO_US;
     if (echo->shown[0].width == width && echo->shown[0].height == height)
         return;
-    echo->shown[0].until = now + SIZE_ECHO_US;
     memmove(&echo->shown[1], &echo->shown[0], sizeof(echo->shown) - sizeof(echo->shown[0]));
     echo->shown[0].width = width;
     echo->shown[0].height = height;

@@ -30,6 +30,8 @@ SETTLE = 0.8        # seconds that are still counted after the last update
 QUIET = 3.5         # seconds in which the picture must become the guest's
 STEAL = 0.1         # of the processors' time; a scene with more is played again
 PATIENCE = 20       # seconds until what was not exact by then must at least be similar
+SECOND = ("scroll", "window", "video")    # where a second viewer's cost is measured
+SECOND_TURNS = 2    # with one viewer and with two
 CODE_SIDE = 32      # pixels: the number of a frame (tests/guest/scene.c)
 SIMILAR = 0.9       # SSIM below which a picture is another picture
 
@@ -80,6 +82,8 @@ class Played:
                 tries.append(self.once())
             found = min(tries, key=lambda t: t.pop("steal"))
             self.bench.note(self.scene, self.peer, **found)
+            if self.peer == "qrdp" and self.scene in SECOND and not self.server.network:
+                self.second_viewer()
         finally:
             if self.viewer:
                 self.viewer.stop()
@@ -115,6 +119,29 @@ class Played:
             found.update(self.latency())
         found["steal"] = steal_since(start)
         return found
+
+    def second_viewer(self):
+        """Notes what qrdp spends more on an update with a second viewer, in turns with one viewer."""
+        spent = {1: [], 2: []}
+        for turn in range(2 * SECOND_TURNS):
+            viewers = 1 + turn % 2
+            other = self.server.viewer(self.peer, self.bench.options.rdp) if viewers == 2 else None
+            try:
+                self.set_scene()
+                for viewer in (self.viewer, other) if other else (self.viewer,):
+                    peers.wait_same(self.server, viewer, 10)
+                if other:
+                    wait_for(self.server.shared, 30, "the two viewers to share")
+                self.viewer.ask("reset", *self.codes)
+                start = self.start()
+                self.finish(start)
+                shown = float(self.viewer.ask("stat")["frames" if self.codes else "updates"])
+                spent[viewers].append(self.spent(start)[1] / shown)
+            finally:
+                if other:
+                    other.stop()
+        self.bench.note(self.scene, self.peer,
+                        second_viewer=percentile(spent[2], 50) / percentile(spent[1], 50) - 1)
 
     def start(self):
         start = {"serving": self.server.serving(), "program": self.server.program(), "stat": processor_times(),
@@ -232,7 +259,8 @@ def steal_since(start):
 
 
 UNITS = {"frames": "1/s", "bytes_per_frame": "B", "bytes_per_s": "B/s", "cpu_ms_per_frame": "ms",
-         "latency_p50": "ms", "latency_p95": "ms", "exact_ms": "ms", "ssim": "ratio", "process_ms_per_s": "ms/s",
+         "latency_p50": "ms", "latency_p95": "ms", "exact_ms": "ms", "ssim": "ratio",
+         "second_viewer": "ratio", "process_ms_per_s": "ms/s",
          "memory": "MB"}
 
 

@@ -62,6 +62,7 @@ def judge(values, options):
         exact = goals.of(scene, "exact_ms", "qrdp")
         goals.limit("exact." + scene, NEVER if exact < 0 else exact, "<=", 500 + options.rtt, "ms")
         moves = "video" in scene and not {"no-h264", "no-gfx"} & set(options.rdp)
+        goals.limit("second_viewer." + scene, goals.of(scene, "second_viewer", "qrdp"), "<=", 0.5, "ratio")
         goals.limit("memory." + scene, goals.of(scene, "memory", "qrdp"), "<=", 120 if moves else 60, "MB")
     goals.limit("idle.process", goals.of("idle", "process_ms_per_s", "qrdp"), "<=", 3, "ms/s")
     goals.limit("idle.bytes", goals.of("idle", "bytes_per_s", "qrdp"), "<=", 300, "B/s")

@@ -111,6 +111,7 @@ class Server:
         self.qrdp = None
         if name == "qrdp":
             self.qrdp = qrdp.Qrdp(bench.path("serve"), serve=["--qmp=" + self.machine.qmp_path], log_level="info",
+                                  options=["--share"],
                                   credentials=(rig.USER, rig.PASSWORD))
             bench.stack.callback(self.qrdp.stop)
             keep_priority(self.qrdp.process.pid)
@@ -133,6 +134,10 @@ class Server:
     def program(self):
         """Processor seconds of qrdp alone."""
         return run_seconds(self.qrdp.process.pid) if self.qrdp else 0
+
+    def shared(self):
+        """Whether all of qrdp's viewers get the same frames."""
+        return all(client["shares_with"] for client in self.qrdp.status()["clients"])
 
     def memory(self):
         """MB of qrdp without the guest's frame buffer, which is QEMU's and mapped."""

@@ -69,7 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         assert(n == out.len && n <= limit);
         assert(n > 0 || limit < (size_t)p.w * p.h * 3 + 29);
         if (n > 0 && what % 16 == 15)
-            clear_encoder_reset(encoder, 1);
+            clear_encoder_reset(encoder, (uint8_t)(clear_encoder_sequence(encoder) - 1));
         else if (n > 0)
             show(decoder, &out, &p);
         picture_clear(&p);

@@ -9,6 +9,9 @@
 
 typedef struct Rig {
     Gfx *gfx;
+    GfxPacker packer;
+    uint32_t frame;
+    uint8_t clear_sequence;
     unsigned unavailable;
 } Rig;
 
@@ -19,9 +22,27 @@ static uint64_t now(void)
     return clock_us;
 }
 
+static void begin(Rig *rig, bool fresh)
+{
+    rig->clear_sequence += 5;
+    const GfxStart start = {.fresh = fresh,
+                            .surface = (uint16_t)(1 + rig->frame % 3),
+                            .width = 640,
+                            .height = 480,
+                            .frame_id = ++rig->frame,
+                            .clear_sequence = rig->clear_sequence};
+    gfx_packer_begin(&rig->packer);
+    assert(gfx_start(rig->gfx, &start));
+}
+
 static void on_ready(void *user)
 {
-    assert(gfx_set_surface(((Rig *)user)->gfx, 640, 480));
+    begin(user, true);
+}
+
+static void on_interrupt(void *user)
+{
+    begin(user, false);
 }
 
 static void on_slot(void *user)
@@ -34,7 +55,10 @@ static void on_slot(void *user)
         return;
     writer_init(&w, 128);
     gfx_write_solid_fill(&w, gfx_surface(rig->gfx), (const uint8_t *)"\1\2\3\4", &rect, 1);
-    gfx_send_frame(rig->gfx, w.data, w.len);
+    GfxFrame frame;
+    assert(gfx_frame_pack(&rig->packer, &frame, ++rig->frame, 0, w.data, w.len));
+    gfx_send_frame(rig->gfx, &frame, 0);
+    gfx_frame_clear(&frame);
     writer_clear(&w);
 }
 
@@ -44,7 +68,7 @@ static void on_unavailable(void *user, const char *why)
     ((Rig *)user)->unavailable++;
 }
 
-static const GfxCallbacks callbacks = {on_ready, on_slot, on_unavailable};
+static const GfxCallbacks callbacks = {on_ready, on_interrupt, on_slot, on_unavailable};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -56,6 +80,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     Reader r;
 
     clock_us = 1;
+    gfx_packer_init(&rig.packer);
     rig.gfx = gfx_new(manager, "fuzz", now, &callbacks, &rig);
     Dvc *dvc = fake_dvc_nth(manager, 0);
     fake_dvc_accept(dvc);
@@ -79,6 +104,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     assert(rig.unavailable <= 1);
     gfx_free(rig.gfx);
+    gfx_packer_clear(&rig.packer);
     fake_dvc_manager_free(manager);
     unzgfx_free(unzgfx);
     return 0;

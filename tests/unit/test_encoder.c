@@ -163,7 +163,7 @@ static void test_gfx_lossless(void)
                 g_assert_cmpuint(encoded->bytes.len, <=,
                                  frame->width * frame->height * 33 / 10 + 128);
             g_free(canvas);
-            encoded_frame_free(encoded);
+            encoded_frame_unref(encoded);
             frame_unref(frame);
             encoder_free(encoder);
         }
@@ -190,7 +190,7 @@ static void test_gfx_parts_only(void)
     play_gfx(encoded, canvas);
     g_assert_cmpuint(difference(frame, canvas), ==, 0);
     g_free(canvas);
-    encoded_frame_free(encoded);
+    encoded_frame_unref(encoded);
     frame_unref(frame);
     encoder_free(encoder);
 }
@@ -209,7 +209,7 @@ static void test_gfx_blank(void)
     for (size_t i = 0; i < (size_t)300 * 200 * 4; i += 4)
         g_assert_true(canvas[i] == 0 && canvas[i + 1] == 0 && canvas[i + 2] == 0);
     g_free(canvas);
-    encoded_frame_free(encoded);
+    encoded_frame_unref(encoded);
     frame_unref(frame);
     encoder_free(encoder);
 }
@@ -277,7 +277,7 @@ static void check_bitmaps(unsigned bpp, bool skip_alpha, size_t max, unsigned to
             play_bitmaps(encoded, bpp, max, canvas);
             g_assert_cmpuint(difference(frame, canvas), <=, tolerance);
             g_free(canvas);
-            encoded_frame_free(encoded);
+            encoded_frame_unref(encoded);
             frame_unref(frame);
         }
     }
@@ -323,7 +323,7 @@ static void test_rfx(void)
         g_assert_cmpuint(difference(frame, canvas), <, 200); /* lossy: the right picture, roughly */
         region16_uninit(&region);
         g_free(canvas);
-        encoded_frame_free(encoded);
+        encoded_frame_unref(encoded);
 
         /* the refinement of the same encoder is exact */
         canvas = canvas_new(frame);
@@ -332,7 +332,7 @@ static void test_rfx(void)
         play_bitmaps(encoded, 32, 65536, canvas);
         g_assert_cmpuint(difference(frame, canvas), ==, 0);
         g_free(canvas);
-        encoded_frame_free(encoded);
+        encoded_frame_unref(encoded);
         frame_unref(frame);
     }
     rfx_context_free(decoder);
@@ -370,7 +370,7 @@ static void test_nsc(void)
                        encoded->bytes.len);
         g_assert_cmpuint(difference(frame, canvas), <=, 4);
         g_free(canvas);
-        encoded_frame_free(encoded);
+        encoded_frame_unref(encoded);
         frame_unref(frame);
     }
     nsc_context_free(decoder);
@@ -408,25 +408,26 @@ static void test_pool(void)
 {
     EncoderParams params = {.path = ENCODER_GFX, .bpp = 32};
     GMainContext *context = g_main_context_new();
+    const EncoderOrder order = {.surface = SURFACE, .frame_id = 1};
     Wait wait = {0};
 
-    encoder_submit(encoder_new(&params), picture_new(TEXT, 640, 480), SURFACE, false, context,
-                   on_done, &wait);
+    encoder_submit(encoder_new(&params), picture_new(TEXT, 640, 480), &order, context, on_done,
+                   &wait);
     spin(context, (const gint *)&wait.done, 1);
     g_assert_nonnull(wait.encoder);
     g_assert_nonnull(wait.encoded);
-    encoded_frame_free(wait.encoded);
+    encoded_frame_unref(wait.encoded);
 
     /* abandoned: not delivered, everything freed */
-    EncoderJob *job = encoder_submit(wait.encoder, picture_new(TEXT, 640, 480), SURFACE, false,
-                                     context, on_done, &wait);
+    EncoderJob *job =
+        encoder_submit(wait.encoder, picture_new(TEXT, 640, 480), &order, context, on_done, &wait);
     encoder_abandon(job);
     spin(context, &live_frames, 0);
     g_assert_cmpuint(wait.done, ==, 1);
 
     /* the loop dies before the job is delivered: still everything is freed */
-    encoder_submit(encoder_new(&params), picture_new(NOISE, 640, 480), SURFACE, false, context,
-                   on_done, &wait);
+    encoder_submit(encoder_new(&params), picture_new(NOISE, 640, 480), &order, context, on_done,
+                   &wait);
     g_main_context_unref(context);
     spin(NULL, &live_frames, 0);
     g_assert_cmpuint(wait.done, ==, 1);

@@ -158,7 +158,7 @@ static Shown show_frame(Session *s)
     Shown shown = {encoded->bytes.len, encoded->film_bytes, encoded->lossy, encoded->rests};
     g_assert_cmpint(encoded->lossy, ==, encoded->rest.w > 0);
     s->rest = encoded->rest;
-    encoded_frame_free(encoded);
+    encoded_frame_unref(encoded);
     frame_unref(frame);
     s->now_ms += STEP_MS;
     return shown;
@@ -463,7 +463,7 @@ static void test_blank(void)
     frame->blank = true;
     EncodedFrame *encoded = encoder_encode(s->encoder, frame, SURFACE, false);
     gfx_player_play(s->player, encoded->bytes.data, encoded->bytes.len, ENCODER_MAX_PDU);
-    encoded_frame_free(encoded);
+    encoded_frame_unref(encoded);
     frame_unref(frame);
     memset(s->screen, 0, sizeof(s->screen));
     assert_shown_outside(s, &(Rect){0});

@@ -15,7 +15,11 @@ typedef struct Rig {
     Gfx *gfx;
     Dvc *dvc;
     Unzgfx *unzgfx;
-    unsigned ready, slots, unavailable;
+    GfxPacker packer;
+    uint16_t surface;
+    uint32_t frame;
+    uint8_t clear_sequence;
+    unsigned ready, slots, interrupts, unavailable;
     char why[128];
     bool free_in_callback;
 } Rig;
@@ -35,6 +39,11 @@ static void on_ready(void *user)
         g_clear_pointer(&rig->gfx, gfx_free);
 }
 
+static void on_interrupt(void *user)
+{
+    ((Rig *)user)->interrupts++;
+}
+
 static void on_slot(void *user)
 {
     ((Rig *)user)->slots++;
@@ -48,7 +57,7 @@ static void on_unavailable(void *user, const char *why)
     g_clear_pointer(&rig->gfx, gfx_free);
 }
 
-static const GfxCallbacks callbacks = {on_ready, on_slot, on_unavailable};
+static const GfxCallbacks callbacks = {on_ready, on_interrupt, on_slot, on_unavailable};
 
 static void rig_init(Rig *rig)
 {
@@ -56,6 +65,7 @@ static void rig_init(Rig *rig)
     clock_us = 1000000;
     rig->manager = fake_dvc_manager_new();
     rig->unzgfx = unzgfx_new();
+    gfx_packer_init(&rig->packer);
     rig->gfx = gfx_new(rig->manager, "test", now, &callbacks, rig);
     g_assert_nonnull(rig->gfx);
     rig->dvc = fake_dvc_nth(rig->manager, 0);
@@ -68,6 +78,7 @@ static void rig_clear(Rig *rig)
     gfx_free(rig->gfx);
     fake_dvc_manager_free(rig->manager);
     unzgfx_free(rig->unzgfx);
+    gfx_packer_clear(&rig->packer);
 }
 
 static void advertise(Rig *rig, uint32_t version, uint32_t flags)
@@ -148,6 +159,29 @@ static void expect(Rig *rig, const uint16_t *want, size_t n)
 #define EXPECT(rig, ...)                                                                           \
     expect(rig, (const uint16_t[]){__VA_ARGS__}, sizeof((const uint16_t[]){__VA_ARGS__}) / 2)
 
+static bool start(Rig *rig, bool fresh, uint32_t width, uint32_t height)
+{
+    const GfxStart start = {.fresh = fresh,
+                            .surface = ++rig->surface,
+                            .width = width,
+                            .height = height,
+                            .frame_id = 1000u + rig->surface,
+                            .clear_sequence = rig->clear_sequence};
+
+    gfx_packer_begin(&rig->packer);
+    return gfx_start(rig->gfx, &start);
+}
+
+static bool send_pdus(Rig *rig, const Writer *w)
+{
+    GfxFrame frame;
+
+    g_assert_true(gfx_frame_pack(&rig->packer, &frame, ++rig->frame, 0, w->data, w->len));
+    bool ok = gfx_send_frame(rig->gfx, &frame, 0);
+    gfx_frame_clear(&frame);
+    return ok;
+}
+
 static void bring_up(Rig *rig)
 {
     rig_init(rig);
@@ -155,7 +189,7 @@ static void bring_up(Rig *rig)
     advertise(rig, GFX_VERSION_104, 2);
     g_assert_cmpuint(rig->ready, ==, 1);
     EXPECT(rig, GFX_CAPSCONFIRM);
-    g_assert_true(gfx_set_surface(rig->gfx, 720, 400));
+    g_assert_true(start(rig, true, 720, 400));
     g_assert_cmpuint(fake_dvc_bulk_limit(rig->manager), ==, GFX_OUTBOX(720, 400));
     EXPECT(rig, GFX_RESETGRAPHICS, GFX_CREATESURFACE, GFX_MAPSURFACETOOUTPUT);
 }
@@ -167,7 +201,7 @@ static bool send_fill(Rig *rig)
 
     writer_init(&w, 256);
     gfx_write_solid_fill(&w, gfx_surface(rig->gfx), (const uint8_t *)"\1\2\3\4", &rect, 1);
-    bool ok = gfx_send_frame(rig->gfx, w.data, w.len);
+    bool ok = send_pdus(rig, &w);
     writer_clear(&w);
     return ok;
 }
@@ -180,7 +214,7 @@ static void test_order(void)
     rig_init(&rig);
     g_assert_false(gfx_ready(rig.gfx));
     g_assert_false(gfx_may_send(rig.gfx));
-    g_assert_false(gfx_set_surface(rig.gfx, 100, 100));
+    g_assert_false(start(&rig, true, 100, 100));
     fake_dvc_accept(rig.dvc);
     acknowledge(&rig, 0, 1);                            /* out of place: ignored */
     g_assert_cmpuint(fake_dvc_pending(rig.dvc), ==, 0); /* nothing before the confirmation */
@@ -252,10 +286,10 @@ static void test_surfaces(void)
     bring_up(&rig);
     uint16_t first = gfx_surface(rig.gfx);
     g_assert_cmpuint(first, !=, 0);
-    g_assert_true(gfx_set_surface(rig.gfx, 800, 600));
+    g_assert_true(start(&rig, true, 800, 600));
     EXPECT(&rig, GFX_DELETESURFACE, GFX_RESETGRAPHICS, GFX_CREATESURFACE, GFX_MAPSURFACETOOUTPUT);
     g_assert_cmpuint(gfx_surface(rig.gfx), !=, first);
-    g_assert_true(gfx_set_surface(rig.gfx, 800, 600));
+    g_assert_true(start(&rig, true, 800, 600));
     EXPECT(&rig, GFX_DELETESURFACE, GFX_CREATESURFACE, GFX_MAPSURFACETOOUTPUT);
     rig_clear(&rig);
 }
@@ -271,22 +305,53 @@ static void test_aux_surfaces(void)
     gfx_write_create_surface(&w, GFX_AUX_SURFACE, 720, 400, GFX_PIXEL_XRGB);
     gfx_write_create_surface(&w, GFX_AUX_SURFACE + 3, 64, 64, GFX_PIXEL_XRGB);
     gfx_write_delete_surface(&w, GFX_AUX_SURFACE);
-    g_assert_true(gfx_send_frame(rig.gfx, w.data, w.len));
+    g_assert_true(send_pdus(&rig, &w));
     writer_clear(&w);
     EXPECT(&rig, GFX_STARTFRAME, GFX_CREATESURFACE, GFX_CREATESURFACE, GFX_DELETESURFACE,
            GFX_ENDFRAME);
-    g_assert_true(gfx_set_surface(rig.gfx, 720, 400));
+    g_assert_true(start(&rig, true, 720, 400));
     EXPECT(&rig, GFX_DELETESURFACE, GFX_DELETESURFACE, GFX_CREATESURFACE, GFX_MAPSURFACETOOUTPUT);
-    g_assert_true(gfx_set_surface(rig.gfx, 720, 400));
+    g_assert_true(start(&rig, true, 720, 400));
     EXPECT(&rig, GFX_DELETESURFACE, GFX_CREATESURFACE, GFX_MAPSURFACETOOUTPUT);
     writer_init(&w, 1024);
     gfx_write_create_surface(&w, GFX_AUX_SURFACE, 720, 400, GFX_PIXEL_XRGB);
-    g_assert_true(gfx_send_frame(rig.gfx, w.data, w.len));
+    g_assert_true(send_pdus(&rig, &w));
     writer_clear(&w);
     EXPECT(&rig, GFX_STARTFRAME, GFX_CREATESURFACE, GFX_ENDFRAME);
-    g_assert_true(gfx_set_surface(rig.gfx, 800, 600)); /* all before what may delete them, too */
+    g_assert_true(start(&rig, true, 800, 600)); /* all before what may delete them, too */
     EXPECT(&rig, GFX_DELETESURFACE, GFX_DELETESURFACE, GFX_RESETGRAPHICS, GFX_CREATESURFACE,
            GFX_MAPSURFACETOOUTPUT);
+    rig_clear(&rig);
+}
+
+/* The same picture under another id, for frames that others get as well: what was made besides it
+ * goes, and the decoder's sequence number becomes that of the frames. */
+static void test_start(void)
+{
+    Rig rig;
+    Writer w;
+
+    bring_up(&rig);
+    writer_init(&w, 1024);
+    gfx_write_create_surface(&w, GFX_AUX_SURFACE + 2, 64, 64, GFX_PIXEL_XRGB);
+    g_assert_true(send_pdus(&rig, &w));
+    writer_clear(&w);
+    EXPECT(&rig, GFX_STARTFRAME, GFX_CREATESURFACE, GFX_ENDFRAME);
+    rig.clear_sequence = 2;
+    g_assert_true(start(&rig, false, 720, 400));
+    g_assert_cmpuint(gfx_surface(rig.gfx), ==, rig.surface);
+    EXPECT(&rig, GFX_STARTFRAME, GFX_DELETESURFACE, GFX_CREATESURFACE, GFX_SURFACETOSURFACE,
+           GFX_DELETESURFACE, GFX_MAPSURFACETOOUTPUT, GFX_CREATESURFACE, GFX_WIRETOSURFACE_1,
+           GFX_WIRETOSURFACE_1, GFX_DELETESURFACE, GFX_ENDFRAME);
+    g_assert_cmpuint(gfx_status(rig.gfx).in_flight, ==, 2);
+    acknowledge(&rig, 1, 1000u + rig.surface);
+    g_assert_cmpuint(gfx_status(rig.gfx).in_flight, ==, 0);
+
+    rig.surface--; /* nothing is different: nothing is said */
+    g_assert_true(start(&rig, false, 720, 400));
+    g_assert_cmpuint(fake_dvc_pending(rig.dvc), ==, 0);
+    g_assert_true(send_fill(&rig)); /* refers to nothing before the start */
+    EXPECT(&rig, GFX_STARTFRAME, GFX_SOLIDFILL, GFX_ENDFRAME);
     rig_clear(&rig);
 }
 
@@ -294,15 +359,14 @@ static void test_aux_surfaces(void)
 static void test_too_large(void)
 {
     static const uint8_t none[1];
-    Rig rig;
+    GfxPacker packer;
+    GfxFrame frame;
 
-    bring_up(&rig);
+    gfx_packer_init(&packer);
     /* as large as noise on the largest surface: 3 bytes a pixel, and headers */
     g_assert_cmpuint(GFX_MAX_FRAME, >, 8192u * 8192u * 3u + 8192u * 8192u / 4096u * 64u);
-    g_assert_false(gfx_send_frame(rig.gfx, none, GFX_MAX_FRAME + 1));
-    g_assert_cmpuint(rig.unavailable, ==, 1);
-    g_assert_true(fake_dvc_closed_by_server(rig.dvc));
-    rig_clear(&rig);
+    g_assert_false(gfx_frame_pack(&packer, &frame, 1, 0, none, GFX_MAX_FRAME + 1));
+    gfx_packer_clear(&packer);
 }
 
 static void test_readvertise(void)
@@ -320,7 +384,7 @@ static void test_readvertise(void)
     EXPECT(&rig, GFX_CAPSCONFIRM);
     g_assert_cmpuint(gfx_surface(rig.gfx), ==, 0);
     g_assert_cmpuint(gfx_status(rig.gfx).in_flight, ==, 0);
-    g_assert_true(gfx_set_surface(rig.gfx, 720, 400)); /* the same size, and all of it again */
+    g_assert_true(start(&rig, true, 720, 400)); /* the same size, and all of it again */
     EXPECT(&rig, GFX_RESETGRAPHICS, GFX_CREATESURFACE, GFX_MAPSURFACETOOUTPUT);
     g_assert_true(gfx_may_send(rig.gfx));
     for (unsigned i = 0; i < GFX_MAX_READVERTISES + 1 && rig.unavailable == 0; i++)
@@ -378,7 +442,7 @@ static void check_slices(uint16_t codec)
     for (unsigned i = 0; i < 12; i++)
         gfx_write_wire_to_surface_1(&w, gfx_surface(rig.gfx), codec, GFX_PIXEL_XRGB, &rect, data,
                                     i % 2 ? 50000 : 20000);
-    g_assert_true(gfx_send_frame(rig.gfx, w.data, w.len));
+    g_assert_true(send_pdus(&rig, &w));
     g_assert_cmpuint(fake_dvc_pending(rig.dvc), >=, 7);
     size_t n = take(&rig, cmds, G_N_ELEMENTS(cmds)); /* checks the size of each */
     g_assert_cmpuint(n, ==, 14);
@@ -426,7 +490,7 @@ static void test_compression(void)
     writer_init(&w, 1 << 20);
     gfx_write_wire_to_surface_1(&w, gfx_surface(rig.gfx), GFX_CODEC_AVC420, GFX_PIXEL_XRGB, &rect,
                                 video, sizeof(video));
-    g_assert_true(gfx_send_frame(rig.gfx, w.data, w.len));
+    g_assert_true(send_pdus(&rig, &w));
     message = fake_dvc_take(rig.dvc, &len);
     g_assert_cmpmem(message, 2, "\xe0\x04", 2);
     g_assert_cmpuint(len, >, sizeof(video));
@@ -441,10 +505,22 @@ static void test_cache_offer(void)
 
     bring_up(&rig);
     fake_dvc_receive(rig.dvc, "\x10\0\0\0\x16\0\0\0\x01\0kkkkkkkk\x10\0\0\0", 22);
+    g_assert_cmpuint(fake_dvc_pending(rig.dvc), ==, 0); /* frames refer to each other */
+    g_assert_cmpuint(rig.interrupts, ==, 1);
+    rig.surface--;
+    g_assert_true(start(&rig, false, 720, 400));
     EXPECT(&rig, GFX_CACHEIMPORTREPLY);
     for (int i = 0; i < 1000; i++) /* answers nobody reads must not pile up */
         fake_dvc_receive(rig.dvc, "\x10\0\0\0\x16\0\0\0\x01\0kkkkkkkk\x10\0\0\0", 22);
     g_assert_cmpuint(fake_dvc_pending(rig.dvc), ==, 0);
+    g_assert_cmpuint(rig.interrupts, ==, 1);
+    rig_clear(&rig);
+
+    rig_init(&rig); /* before the first frame there is nothing to wait for */
+    fake_dvc_accept(rig.dvc);
+    advertise(&rig, GFX_VERSION_104, 2);
+    fake_dvc_receive(rig.dvc, "\x10\0\0\0\x16\0\0\0\x01\0kkkkkkkk\x10\0\0\0", 22);
+    EXPECT(&rig, GFX_CAPSCONFIRM, GFX_CACHEIMPORTREPLY);
     rig_clear(&rig);
 }
 
@@ -519,6 +595,7 @@ int main(int argc, char **argv)
     g_test_add_func("/gfx/avc420", test_avc420);
     g_test_add_func("/gfx/surfaces", test_surfaces);
     g_test_add_func("/gfx/aux-surfaces", test_aux_surfaces);
+    g_test_add_func("/gfx/start", test_start);
     g_test_add_func("/gfx/too-large", test_too_large);
     g_test_add_func("/gfx/readvertise", test_readvertise);
     g_test_add_func("/gfx/pacing", test_pacing);
