@@ -238,10 +238,12 @@ static void test_total(void)
         g_main_context_iteration(NULL, FALSE);
     }
     wait_lost(&lost, MAX(lost.n, 1));
+    while (qemu(a) || qemu(b)) { /* no second is left, but perhaps a part of one */
+        g_assert_cmpint(g_get_monotonic_time() - start, <, 30000 * 1000);
+        g_main_context_iteration(NULL, FALSE);
+    }
     g_assert_cmpint(g_get_monotonic_time() - start, >=, 2900 * 1000);
     g_assert_nonnull(strstr(lost.why, "within 3 s"));
-    g_assert_false(qemu(a));
-    g_assert_false(qemu(b));
     usb_keeper_free(keeper);
     stand_free(a);
     stand_free(b);
