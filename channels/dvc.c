@@ -8,14 +8,17 @@
  * what it sends. FreeRDP is shown capabilities, create responses and closes only, and the callbacks
  * for these run after it has returned, so that they may open and close channels.
  *
- * Sending: WTSVirtualChannelWrite copies into FreeRDP's one unbounded queue; only
- * WTSVirtualChannelManagerCheckFileDescriptor moves it on to the transport, whose buffer is
- * unbounded too. An urgent message is written at once. A bulk message waits in the outbox; each
+ * Sending: FreeRDP's WTSVirtualChannelWrite copies every PDU into a queue that wakes up the loop
+ * with a system call each, to send it from there; that was a third of what sending costs. So the
+ * PDUs of open channels are made here and go to the peer's SendChannelData, where that queue leads
+ * to, and are joined by the transport (transport_buffer.h). The queue is used, and then in order,
+ * while the session is being reactivated, when no channel may send. The transport's buffer is
+ * unbounded. An urgent message is written at once. A bulk message waits in the outbox; each
  * dispatch releases at most DVC_SLICE bytes (or one message, if that is larger), and only when the
  * queue has just been emptied and the socket took everything. So at most one slice of graphics is
  * ahead of an urgent message.
  *
- * "Queued" is the outbox plus what was handed to FreeRDP since the socket last took everything:
+ * "Queued" is the outbox plus what was handed on since the socket last took everything:
  * FreeRDP tells only whether its buffer is empty, not how full it is.
  */
 #include "dvc_freerdp.h"
@@ -29,6 +32,8 @@
 #include "dvc_guard.h"
 #include "log.h"
 #include "transport_buffer.h"
+
+#define PDU_BYTES 1600u /* MS-RDPEDYC 2.2.3: no PDU is longer */
 
 /* Bulk messages that may wait until dvc_manager_limit_bulk() knows better. */
 #define DEFAULT_OUTBOX (1u << 20)
@@ -79,6 +84,10 @@ struct DvcManager {
 
     GHashTable *dvcs; /* id -> Dvc */
     unsigned opens;
+
+    UINT16 drdynvc; /* the static channel's id, 0: not looked up yet */
+    Writer pdu;
+    bool queueing; /* FreeRDP's queue has messages of ours */
 
     GQueue outbox; /* of OutMessage */
     size_t outbox_bytes, outbox_max;
@@ -191,14 +200,41 @@ uint32_t dvc_id(const Dvc *dvc)
     return dvc->id;
 }
 
+static bool send_pdus(DvcManager *m, uint32_t id, const uint8_t *data, size_t len)
+{
+    uint32_t total = (uint32_t)len;
+
+    if (m->drdynvc == 0)
+        m->drdynvc = WTSChannelGetId(m->peer, DRDYNVC_SVC_CHANNEL_NAME);
+    for (bool first = true; len > 0; first = false) {
+        m->pdu.len = 0;
+        dvc_guard_write_data_header(&m->pdu, id, first && len > PDU_BYTES - 5 ? total : 0);
+        size_t n = MIN(len, PDU_BYTES - m->pdu.len);
+        writer_bytes(&m->pdu, data, n);
+        if (!m->peer->SendChannelData(m->peer, m->drdynvc, m->pdu.data, m->pdu.len))
+            return false;
+        data += n;
+        len -= n;
+    }
+    return true;
+}
+
 static bool hand_over(DvcManager *m, Dvc *dvc, const uint8_t *data, size_t len)
 {
     ULONG written = 0;
+    bool ok;
 
-    if (!WTSVirtualChannelWrite(dvc->handle, (PCHAR)data, (ULONG)len, &written))
-        return false;
-    m->handed[dvc->priority] += len;
-    return true;
+    if (!m->peer->activated || m->queueing) {
+        ok = WTSVirtualChannelWrite(dvc->handle, (PCHAR)data, (ULONG)len, &written);
+        m->queueing = true;
+    } else {
+        transport_buffer_collect(m->transport);
+        ok = send_pdus(m, dvc->id, data, len);
+        transport_buffer_hold(m->transport);
+    }
+    if (ok)
+        m->handed[dvc->priority] += len;
+    return ok;
 }
 
 static void note_queued(DvcManager *m, DvcPriority priority)
@@ -431,6 +467,7 @@ DvcManager *dvc_manager_new(freerdp_peer *peer, void (*violation)(void *user, co
     m->violation = violation;
     m->user = user;
     m->dvcs = g_hash_table_new(NULL, NULL);
+    writer_init(&m->pdu, PDU_BYTES);
     g_queue_init(&m->outbox);
     m->outbox_max = DEFAULT_OUTBOX;
     dvc_guard_init(&m->guard, guard_channel, m);
@@ -465,6 +502,7 @@ void dvc_manager_free(DvcManager *manager)
     WTSCloseServer(manager->vcm);
     g_mutex_unlock(&server_lock);
     dvc_guard_clear(&manager->guard);
+    writer_clear(&manager->pdu);
     transport_buffer_free(manager->transport);
     g_free(manager);
 }
@@ -477,6 +515,11 @@ HANDLE dvc_manager_handle(const DvcManager *manager)
 bool dvc_manager_ready(const DvcManager *manager)
 {
     return WTSVirtualChannelManagerGetDrdynvcState(manager->vcm) == DRDYNVC_STATE_READY;
+}
+
+bool dvc_manager_has_pdus(const DvcManager *manager)
+{
+    return transport_buffer_waits(manager->transport);
 }
 
 bool dvc_manager_has_outbox(const DvcManager *manager)
@@ -492,6 +535,8 @@ static bool pump(DvcManager *m)
 
     transport_buffer_collect(m->transport);
     BOOL ok = WTSVirtualChannelManagerCheckFileDescriptorEx(m->vcm, start);
+    if (ok)
+        m->queueing = false;
     return transport_buffer_write(m->transport) && ok;
 }
 
@@ -555,7 +600,7 @@ bool dvc_manager_dispatch(DvcManager *manager)
     if (manager->violated)
         return false;
     if (!manager->peer->activated)
-        return true;
+        return transport_buffer_write(manager->transport);
     if (manager->peer->IsWriteBlocked(manager->peer) &&
         manager->peer->DrainOutputBuffer(manager->peer) < 0)
         return false;

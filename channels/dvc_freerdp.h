@@ -30,6 +30,8 @@ HANDLE dvc_manager_handle(const DvcManager *manager);
 bool dvc_manager_dispatch(DvcManager *manager);
 /** drdynvc finished its capability exchange: dvc_open() works. */
 bool dvc_manager_ready(const DvcManager *manager);
+/** True while PDUs wait for dvc_manager_dispatch() and for nothing else. */
+bool dvc_manager_has_pdus(const DvcManager *manager);
 /** True while a bulk outbox waits for FreeRDP's queue or socket to drain: the loop must come back
  * when the socket becomes writable. */
 bool dvc_manager_has_outbox(const DvcManager *manager);

@@ -64,6 +64,32 @@ void dvc_guard_forget(DvcGuard *guard, DvcAssembly *assembly)
     writer_clear(&assembly->bytes);
 }
 
+/* A field of 1, 2 or 4 bytes, and what its length is called in a header (MS-RDPEDYC 2.2.3.1). */
+static uint8_t size_code(uint32_t value)
+{
+    return value <= UINT8_MAX ? 0 : value <= UINT16_MAX ? 1 : 2;
+}
+
+static void write_sized(Writer *w, uint32_t value)
+{
+    if (size_code(value) == 0)
+        writer_u8(w, (uint8_t)value);
+    else if (size_code(value) == 1)
+        writer_u16(w, (uint16_t)value);
+    else
+        writer_u32(w, value);
+}
+
+void dvc_guard_write_data_header(Writer *w, uint32_t id, uint32_t total)
+{
+    uint8_t cmd = total ? CMD_DATA_FIRST : CMD_DATA;
+
+    writer_u8(w, (uint8_t)(cmd << 4 | (total ? size_code(total) << 2 : 0) | size_code(id)));
+    write_sized(w, id);
+    if (total)
+        write_sized(w, total);
+}
+
 bool dvc_guard_static(DvcGuardStatic *message, size_t size, uint32_t flags, size_t total,
                       size_t max, const char **why)
 {

@@ -83,6 +83,10 @@ void dvc_guard_message_done(DvcAssembly *assembly);
 /** Drops what is unfinished, when a channel closes. */
 void dvc_guard_forget(DvcGuard *guard, DvcAssembly *assembly);
 
+/** Begins a data PDU of channel @id (MS-RDPEDYC 2.2.3.1, 2.2.3.2). @total: the length of a message
+ * that this PDU is the first part of; 0: it is a whole one or a later part. At most 9 bytes. */
+void dvc_guard_write_data_header(Writer *w, uint32_t id, uint32_t total);
+
 /** Bounds a chunk of a static channel that FreeRDP reassembles itself. False: end the connection,
  * *@why says why. */
 bool dvc_guard_static(DvcGuardStatic *message, size_t size, uint32_t flags, size_t total,

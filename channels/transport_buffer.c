@@ -12,9 +12,10 @@
  * as it has something, because FreeRDP would poll after each record; what ends that (an error, the
  * client's goodbye) is left to FreeRDP's own function, which meets it again.
  *
- * Writing: between transport_buffer_collect() and transport_buffer_write() PDUs are joined into
- * records of up to RECORD_BYTES, whose limits mean nothing to the client: it reads a stream of
- * bytes. Nothing waits beyond that pair of calls.
+ * Writing: from transport_buffer_collect() on PDUs are joined into records of up to RECORD_BYTES,
+ * whose limits mean nothing to the client: it reads a stream of bytes. What was collected goes out
+ * with transport_buffer_write(), or before the next PDU that is written while nobody collects, so
+ * that PDUs never overtake each other.
  */
 #include "transport_buffer.h"
 
@@ -117,8 +118,10 @@ static int write_pdu(rdpTransport *transport, wStream *s)
     TransportBuffer *b = buffer_of(transport);
     size_t length = s ? Stream_GetPosition(s) : 0;
 
-    if (!b->collecting || length == 0)
+    if (length == 0)
         return b->original.WritePdu(transport, s);
+    if (!b->collecting)
+        return write_out(b) ? b->original.WritePdu(transport, s) : -1;
     if (Stream_GetPosition(b->out) + length > RECORD_BYTES && !write_out(b))
         return -1;
     if (length > RECORD_BYTES)
@@ -164,6 +167,16 @@ void transport_buffer_free(TransportBuffer *buffer)
 void transport_buffer_collect(TransportBuffer *buffer)
 {
     buffer->collecting = true;
+}
+
+void transport_buffer_hold(TransportBuffer *buffer)
+{
+    buffer->collecting = false;
+}
+
+bool transport_buffer_waits(const TransportBuffer *buffer)
+{
+    return Stream_GetPosition(buffer->out) > 0;
 }
 
 bool transport_buffer_write(TransportBuffer *buffer)

@@ -19,6 +19,10 @@ TransportBuffer *transport_buffer_new(freerdp_peer *peer);
 void transport_buffer_free(TransportBuffer *buffer);
 /** From here on PDUs are collected... */
 void transport_buffer_collect(TransportBuffer *buffer);
+/** ...from here on no more of them, those that were are kept... */
+void transport_buffer_hold(TransportBuffer *buffer);
+/** (whether there are any) */
+bool transport_buffer_waits(const TransportBuffer *buffer);
 /** ...and here they are written. False: the connection is broken. */
 bool transport_buffer_write(TransportBuffer *buffer);
 

@@ -352,6 +352,12 @@ static DWORD loop_handles(void *user, HANDLE *handles, DWORD max)
     return n;
 }
 
+static bool loop_ready(void *user)
+{
+    Peer *peer = user;
+    return channels_run(peer) && dvc_manager_has_pdus(peer->dvcs);
+}
+
 static bool loop_wants_write(void *user)
 {
     Peer *peer = user;
@@ -443,6 +449,7 @@ static bool loop_dispatch(void *user)
 
 static const RdpLoopCallbacks loop_callbacks = {
     .handles = loop_handles,
+    .ready = loop_ready,
     .wants_write = loop_wants_write,
     .dispatch = loop_dispatch,
 };

@@ -60,12 +60,17 @@ static gboolean rdploop_prepare(GSource *source, int *timeout)
         g_source_remove_unix_fd(source, loop->write_tag);
         loop->write_tag = NULL;
     }
-    return FALSE;
+    if (!loop->callbacks->ready(loop->user))
+        return FALSE;
+    *timeout = 0;
+    return TRUE;
 }
 
 static gboolean rdploop_check(GSource *source)
 {
     RdpLoop *loop = (RdpLoop *)source;
+    if (loop->callbacks->ready(loop->user))
+        return TRUE;
     if (loop->write_tag && g_source_query_unix_fd(source, loop->write_tag))
         return TRUE;
     for (guint i = 0; i < loop->n; i++) {

@@ -18,6 +18,8 @@ typedef struct RdpLoopCallbacks {
     /** Fills @handles and returns how many there are; asked before every wait, because the set
      * changes when TLS starts and when channels come. */
     DWORD (*handles)(void *user, HANDLE *handles, DWORD max);
+    /** Whether there is something to do without waiting. */
+    bool (*ready)(void *user);
     /** Whether output waits for the socket. */
     bool (*wants_write)(void *user);
     /** Something is ready. False ends the source. */

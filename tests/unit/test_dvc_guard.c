@@ -326,6 +326,34 @@ static void test_mutations(void)
     mutate_random(conversation, len, 1, 20000, mutated, NULL);
 }
 
+/* The examples of MS-RDPEDYC 4.3 are of this form: header, channel, length. */
+static void test_data_header(void)
+{
+    static const struct {
+        uint32_t id, total;
+        const char *bytes;
+        size_t len;
+    } cases[] = {
+        {3, 0, "\x30\x03", 2},
+        {0xff, 0, "\x30\xff", 2},
+        {0x100, 0, "\x31\x00\x01", 3},
+        {0x10000, 0, "\x32\x00\x00\x01\x00", 5},
+        {3, 0xff, "\x20\x03\xff", 3},
+        {3, 0xc7b, "\x24\x03\x7b\x0c", 4},
+        {0x1234, 0x12345678, "\x29\x34\x12\x78\x56\x34\x12", 7},
+        {0x12345678, 0x12345678, "\x2a\x78\x56\x34\x12\x78\x56\x34\x12", 9},
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        Writer w;
+
+        writer_init(&w, 16);
+        dvc_guard_write_data_header(&w, cases[i].id, cases[i].total);
+        g_assert_cmpmem(w.data, w.len, cases[i].bytes, cases[i].len);
+        writer_clear(&w);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -337,5 +365,6 @@ int main(int argc, char **argv)
     g_test_add_func("/dvc-guard/static", test_static);
     g_test_add_func("/dvc-guard/partial-total", test_partial_total);
     g_test_add_func("/dvc-guard/mutations", test_mutations);
+    g_test_add_func("/dvc-guard/data-header", test_data_header);
     return g_test_run();
 }

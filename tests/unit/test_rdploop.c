@@ -11,7 +11,7 @@ typedef struct Fixture {
     GSource *source;
     HANDLE events[4];
     DWORD n;
-    bool want_write;
+    bool want_write, ready;
     int pair[2];
     unsigned dispatched;
     bool go_on;
@@ -31,18 +31,25 @@ static bool on_wants_write(void *user)
     return ((Fixture *)user)->want_write;
 }
 
+static bool on_ready(void *user)
+{
+    return ((Fixture *)user)->ready;
+}
+
 static bool on_dispatch(void *user)
 {
     Fixture *f = user;
     f->dispatched++;
     for (DWORD i = 0; i < f->n; i++)
         ResetEvent(f->events[i]);
-    f->want_write = false;
+    f->want_write = f->ready = false;
     return f->go_on;
 }
 
-static const RdpLoopCallbacks callbacks = {
-    .handles = on_handles, .wants_write = on_wants_write, .dispatch = on_dispatch};
+static const RdpLoopCallbacks callbacks = {.handles = on_handles,
+                                           .ready = on_ready,
+                                           .wants_write = on_wants_write,
+                                           .dispatch = on_dispatch};
 
 static void set_up(Fixture *f, gconstpointer unused)
 {
@@ -123,6 +130,13 @@ static void test_writable(Fixture *f, gconstpointer unused)
     g_assert_cmpuint(turn(f), ==, 1);
 }
 
+static void test_ready(Fixture *f, gconstpointer unused)
+{
+    f->ready = true;
+    g_assert_cmpuint(turn(f), ==, 1); /* with no descriptor to be read */
+    g_assert_cmpuint(turn(f), ==, 0);
+}
+
 static void test_ends(Fixture *f, gconstpointer unused)
 {
     f->go_on = false;
@@ -139,6 +153,7 @@ int main(int argc, char **argv)
     g_test_add("/rdploop/readable", Fixture, NULL, set_up, test_readable, tear_down);
     g_test_add("/rdploop/set-changes", Fixture, NULL, set_up, test_set_changes, tear_down);
     g_test_add("/rdploop/writable", Fixture, NULL, set_up, test_writable, tear_down);
+    g_test_add("/rdploop/ready", Fixture, NULL, set_up, test_ready, tear_down);
     g_test_add("/rdploop/ends", Fixture, NULL, set_up, test_ends, tear_down);
     return g_test_run();
 }
