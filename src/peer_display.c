@@ -90,7 +90,6 @@ static void pump(PeerDisplay *d);
 static bool slot_free(PeerDisplay *d);
 static void show_cursor(PeerDisplay *d);
 static void use_network(PeerDisplay *d);
-static void arm(PeerDisplay *d);
 
 static uint64_t monotonic_us(void)
 {
@@ -216,20 +215,20 @@ static bool wants_gfx(const PeerDisplay *d)
            freerdp_settings_get_uint32(d->context->settings, FreeRDP_ColorDepth) == 32;
 }
 
-static void wish(PeerDisplay *d, const DispLayout *layout)
+static void on_resized(void *user, const DispLayout *layout)
 {
+    PeerDisplay *d = user;
+
+    if (!size_echo_report(&d->size_echo, layout, g_get_monotonic_time()))
+        return;
     log_debug(d->subject, "the client's window is %ux%u now", layout->width, layout->height);
     d->callbacks->ui_size(d->user, layout->width, layout->height, layout->width_mm,
                           layout->height_mm);
 }
 
-static void on_resized(void *user, const DispLayout *layout)
+void peer_display_connected_with(PeerDisplay *display, uint32_t width, uint32_t height)
 {
-    PeerDisplay *d = user;
-
-    if (size_echo_report(&d->size_echo, layout, g_get_monotonic_time()))
-        wish(d, layout);
-    arm(d);
+    on_resized(display, &(DispLayout){.width = width, .height = height, .monitors = 1});
 }
 
 uint64_t peer_display_waiting_since(const PeerDisplay *display)
@@ -257,7 +256,7 @@ static int64_t next_due(PeerDisplay *d)
         due = MIN(due, now + LEGACY_POLL_US);
     if (d->activated && !d->suppressed && !d->broken)
         due = MIN(due, peer_link_due(d->link));
-    return MIN(due, size_echo_due(&d->size_echo));
+    return due;
 }
 
 static void arm(PeerDisplay *d)
@@ -271,7 +270,6 @@ static gboolean on_tick(GSource *source, GSourceFunc func, gpointer user)
 {
     PeerDisplay *d = ((TickSource *)source)->display;
     int64_t now = g_get_monotonic_time();
-    DispLayout layout;
 
     (void)func;
     (void)user;
@@ -284,8 +282,6 @@ static gboolean on_tick(GSource *source, GSourceFunc func, gpointer user)
     }
     if (d->gfx && (uint64_t)now >= gfx_deadline(d->gfx))
         gfx_tick(d->gfx);
-    if (size_echo_take(&d->size_echo, now, &layout))
-        wish(d, &layout);
     if (d->cursor_waits)
         show_cursor(d);
     if (d->activated && !d->suppressed)

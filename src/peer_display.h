@@ -46,6 +46,8 @@ PeerDisplay *peer_display_new(rdpContext *context, DvcManager *dvcs, GMainContex
                               const char *subject, const PeerDisplayCallbacks *callbacks,
                               void *user);
 void peer_display_free(PeerDisplay *display);
+/** The size that the client asked for when it connected. */
+void peer_display_connected_with(PeerDisplay *display, uint32_t width, uint32_t height);
 /** The connection was (re)activated: drawing is allowed from here. */
 void peer_display_activated(PeerDisplay *display);
 /** drdynvc is ready: GFX and display control may be opened. */

@@ -305,7 +305,7 @@ static BOOL on_activate(freerdp_peer *client)
         peer->active = true;
         atomic_store(&peer->handshaken, true);
         server_post(peer->server, peer->id, server_peer_active, NULL, NULL);
-        on_ui_size(peer, peer->client_width, peer->client_height, 0, 0);
+        peer_display_connected_with(peer->display, peer->client_width, peer->client_height);
         peer->status_timer = g_timeout_source_new_seconds(STATUS_SECONDS);
         g_source_set_callback(peer->status_timer, on_status_timer, peer, NULL);
         g_source_attach(peer->status_timer, peer->main_context);
