@@ -219,9 +219,12 @@ static void on_resized(void *user, const DispLayout *layout)
 {
     PeerDisplay *d = user;
 
-    if (!size_echo_report(&d->size_echo, layout, g_get_monotonic_time()))
+    bool wish = size_echo_report(&d->size_echo, layout, g_get_monotonic_time());
+
+    log_debug(d->subject, "the client's window is %ux%u now%s", layout->width, layout->height,
+              wish ? "" : ", which is the picture's size");
+    if (!wish)
         return;
-    log_debug(d->subject, "the client's window is %ux%u now", layout->width, layout->height);
     d->callbacks->ui_size(d->user, layout->width, layout->height, layout->width_mm,
                           layout->height_mm);
 }
