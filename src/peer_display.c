@@ -231,12 +231,7 @@ static void on_resized(void *user, const DispLayout *layout)
 
 void peer_display_connected_with(PeerDisplay *display, uint32_t width, uint32_t height)
 {
-    const rdpSettings *s = display->context->settings;
-
     on_resized(display, &(DispLayout){.width = width, .height = height, .monitors = 1});
-    /* What it was answered is what its window has before the first frame. */
-    size_echo_shown(&display->size_echo, freerdp_settings_get_uint32(s, FreeRDP_DesktopWidth),
-                    freerdp_settings_get_uint32(s, FreeRDP_DesktopHeight), g_get_monotonic_time());
 }
 
 uint64_t peer_display_waiting_since(const PeerDisplay *display)

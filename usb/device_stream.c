@@ -90,12 +90,11 @@ static void report(UsbDevice *d, Pipe *pipe, UsbStatus status, const UsbCompleti
                              NULL, 0);
 }
 
-/* It cannot go on. On a bulk endpoint the guest's read that waits must be told: QEMU does not end
- * it when the stream ends. */
+/* It cannot go on. The guest's read that waits must be told: QEMU does not end it when the stream
+ * ends (a packet wakes its xHCI, a status does not). */
 static void give_up(UsbDevice *d, Pipe *pipe, UsbStatus status)
 {
-    if (is_bulk(pipe))
-        report(d, pipe, status, NULL);
+    report(d, pipe, status, NULL);
     stream_abort(d, pipe);
 }
 
