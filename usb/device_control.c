@@ -209,9 +209,10 @@ void control_took(UsbDevice *d, const Transfer *t)
 
     if (!p || p->type == PACKET_BULK || p->type == PACKET_INTERRUPT)
         return;
-    if (d->source && d->source->quirks & USB_QUIRK_CONTROL_BLOCKS_CLIENT && d->now > t->t0 &&
-        d->now - t->t0 > USB_CONTROL_SLOW_US)
-        d->control_rest = d->now + (d->now - t->t0);
+    uint64_t took = d->now > t->t0 ? d->now - t->t0 : 0;
+    if (d->source && d->source->quirks & USB_QUIRK_CONTROL_BLOCKS_CLIENT &&
+        took > USB_CONTROL_SLOW_US)
+        d->control_rest = d->now + (took < USB_CONTROL_REST_US ? took : USB_CONTROL_REST_US);
 }
 
 uint64_t control_deadline(const UsbDevice *d)

@@ -36,6 +36,8 @@
 #define USB_ISO_FLUSH_US 500000u      /* no packet for so long: what was collected goes */
 
 #define USB_CONTROL_SLOW_US 500000u /* what a control request may take without a rest after it */
+#define USB_CONTROL_REST_US                                                                        \
+    2000000u /* the longest rest: no request keeps the client longer (3.5) */
 #define USB_TIMEOUT_CONTROL_US 6000000u   /* client limit 2 s, plus queueing (urbdrc.md 3.4) */
 #define USB_TIMEOUT_TRANSFER_US 12000000u /* after the client's own 10 s */
 #define USB_TIMEOUT_ISO_US 3000000u
