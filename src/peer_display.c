@@ -307,7 +307,10 @@ static bool slot_free(PeerDisplay *d)
 {
     switch (d->path) {
     case PATH_GFX:
-        return gfx_ready(d->gfx) && (gfx_surface(d->gfx) == 0 || gfx_may_send(d->gfx));
+        if (!gfx_ready(d->gfx) || gfx_surface(d->gfx) != 0)
+            return gfx_ready(d->gfx) && gfx_may_send(d->gfx);
+        /* A client that asks for a new beginning takes what it was sent before. */
+        return dvc_manager_queued(d->dvcs, DVC_BULK) <= GFX_LOW_WATER;
     case PATH_LEGACY:
         return legacy_may_send(&d->legacy, g_get_monotonic_time());
     default:

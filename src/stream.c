@@ -242,6 +242,18 @@ static void begin_fresh(Stream *s)
 
 /* ---- parting ---- */
 
+/* Joining costs the others something: who parts soon afterwards waits longer each time. */
+static void back_off(StreamMember *m, int64_t now)
+{
+    int64_t patience = m->stream->all->patience_us;
+
+    if (now - m->joined_us > patience * MAX_BACKOFF)
+        m->backoff_us = patience;
+    else
+        m->backoff_us = MIN(m->backoff_us * 2, patience * MAX_BACKOFF);
+    m->may_join_at = now + m->backoff_us;
+}
+
 /* @m goes its own way from the picture that its stream shows now. */
 static void branch_off(StreamMember *m, int64_t now)
 {
@@ -262,11 +274,7 @@ static void branch_off(StreamMember *m, int64_t now)
     } else {
         begin_fresh(s);
     }
-    if (now - m->joined_us > from->all->patience_us * MAX_BACKOFF)
-        m->backoff_us = from->all->patience_us;
-    else
-        m->backoff_us = MIN(m->backoff_us * 2, from->all->patience_us * MAX_BACKOFF);
-    m->may_join_at = now + m->backoff_us;
+    back_off(m, now);
     move(m, s);
 }
 
@@ -493,10 +501,12 @@ static void make_frame(Stream *s, int64_t now)
 
 static void pump(Stream *s, int64_t now)
 {
+    Streams *all = s->all; /* which outlives @s, see join_mate() */
+
     if (s->job || s->failed || (s->mate && s->mate->job))
         return;
     if (s->mate && !join_mate(s, now)) {
-        schedule(s->all);
+        schedule(all);
         return;
     }
     note_lag(s, now);
@@ -526,7 +536,7 @@ static int64_t next_due(const Streams *all, int64_t now)
 
     for (guint i = 0; i < all->streams->len; i++) {
         const Stream *s = g_ptr_array_index(all->streams, i);
-        if (!s->job && !s->failed && any_ready(s))
+        if (!s->job && !s->failed && !(s->mate && s->mate->job) && any_ready(s))
             due = MIN(due, s->refine_at);
         if (all->streams->len < 2)
             continue;
@@ -631,6 +641,8 @@ void stream_member_slot(StreamMember *m, const StreamSlot *slot)
     if (slot->film != m->stream->film ||
         (need_of(m) == STREAM_FRESH && m->stream->members->len > 1)) {
         forget_owed(m);
+        if (m->stream->members->len > 1)
+            back_off(m, g_get_monotonic_time());
         move(m, stream_new(all, slot->film, framebuffer_viewer_new(all->fb)));
     } else if (need_of(m) == STREAM_FRESH && !m->stream->fresh) {
         forget_owed(m);

@@ -546,6 +546,44 @@ static void test_hiccup(void)
     g_free(rig);
 }
 
+static bool last_two_share(Rig *rig)
+{
+    return stream_members_share(rig->clients[1]->member, rig->clients[2]->member);
+}
+
+static bool draw_until_all_share(Rig *rig)
+{
+    draw_anywhere(rig);
+    return share(rig);
+}
+
+/* The stream of one that was away is older than that of two who share: it joins theirs, and ends
+ * with the frame that was made for it in the middle of what goes on. */
+static void test_one_joins_two(void)
+{
+    Rig *rig = g_new(Rig, 1);
+
+    rig_init(rig);
+    Client *a = client_new(rig, FILM_NONE);
+    settle(rig);
+    a->silent = true;
+    for (unsigned i = 0; i < 20; i++) {
+        scroll(rig);
+        run_once(rig);
+    }
+    client_new(rig, FILM_NONE);
+    client_new(rig, FILM_NONE);
+    settle(rig);
+    run_until(rig, last_two_share, "the later two to share");
+    g_assert_false(share(rig));
+    catch_up(a);
+    run_until(rig, draw_until_all_share, "all three to share");
+    settle(rig);
+    g_assert_true(a->last == rig->clients[1]->last);
+    rig_clear(rig);
+    g_free(rig);
+}
+
 static void test_lost(void)
 {
     Rig *rig = g_new(Rig, 1);
@@ -782,6 +820,7 @@ int main(int argc, char **argv)
     g_test_add_func("/stream/other-codec", test_other_codec);
     g_test_add_func("/stream/behind", test_behind);
     g_test_add_func("/stream/hiccup", test_hiccup);
+    g_test_add_func("/stream/one-joins-two", test_one_joins_two);
     g_test_add_func("/stream/lost", test_lost);
     g_test_add_func("/stream/interrupt", test_interrupt);
     g_test_add_func("/stream/mode-switch", test_mode_switch);
