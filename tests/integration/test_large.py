@@ -18,8 +18,8 @@ class LargeTest(Rig):
             shown = client.wait_pixels(vm.screen, 60)
             self.assertEqual(shown.size, SIZE)
 
-        def row():
-            return server.status()["clients"][0]["display"]
+        def row():  # null until the client's thread has reported for the first time
+            return server.status()["clients"][0]["display"] or {"film_codec": "none"}
         vm.agent.animate("film", 10)
         wait_for(lambda: row()["film_codec"] != "none", 60, lambda: "a film of 960x540: %s" % row())
         vm.agent.animate_stop()
