@@ -11,8 +11,9 @@ from wait import wait_for, wait_still
 
 MEGABYTE = 1 << 20
 # Go on until /tmp/stop exists, or end with the first error; {0} is the stick's place, {1} its disk.
+# A stick that has gone leaves an empty directory, which can be written.
 WRITE = ("dd if=/dev/urandom of=/tmp/data bs=1M count=2 2>/dev/null; while [ ! -e /tmp/stop ]; do "
-         "dd if=/tmp/data of={0}/data bs=64k conv=fsync 2>/dev/null || exit 1; done; "
+         "grep -q ' {0} ' /proc/mounts || exit 1; dd if=/tmp/data of={0}/data bs=64k conv=fsync 2>/dev/null || exit 1; done; "
          "echo 3 >/proc/sys/vm/drop_caches; cmp /tmp/data {0}/data")
 READ = ("dd if={1} bs=64k count=64 2>/dev/null | md5sum >/tmp/sum; while [ ! -e /tmp/stop ]; do "
         "echo 3 >/proc/sys/vm/drop_caches; dd if={1} bs=64k count=64 2>/dev/null | md5sum >/tmp/sum2; "
