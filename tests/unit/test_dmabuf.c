@@ -12,6 +12,7 @@
 
 #include "fake_qemu.h"
 #include "vm.h"
+#include "wait_until.h"
 
 #define DEADLINE_US (20 * G_USEC_PER_SEC)
 #define XR24 0x34325258u
@@ -63,16 +64,6 @@ typedef struct Fixture {
     int fd; /* the buffer */
     uint8_t *pixels;
 } Fixture;
-
-#define wait_until(condition)                                                                      \
-    do {                                                                                           \
-        gint64 wait_end = g_get_monotonic_time() + DEADLINE_US;                                    \
-        while (!(condition)) {                                                                     \
-            g_assert_cmpint(g_get_monotonic_time(), <, wait_end);                                  \
-            if (!g_main_context_iteration(NULL, FALSE))                                            \
-                g_usleep(500);                                                                     \
-        }                                                                                          \
-    } while (0)
 
 static void on_ready(void *user)
 {

@@ -11,6 +11,7 @@
 #include "fake_qemu.h"
 #include "log.h"
 #include "vm_internal.h"
+#include "wait_until.h"
 
 #define DEADLINE_US (20 * G_USEC_PER_SEC)
 #define LISTENER "Listener."
@@ -27,17 +28,6 @@ typedef struct Fixture {
     char *open_error;
     int opened;
 } Fixture;
-
-/* Waits, with a deadline, until @condition holds. */
-#define wait_until(condition)                                                                      \
-    do {                                                                                           \
-        gint64 wait_end = g_get_monotonic_time() + DEADLINE_US;                                    \
-        while (!(condition)) {                                                                     \
-            g_assert_cmpint(g_get_monotonic_time(), <, wait_end);                                  \
-            if (!g_main_context_iteration(NULL, FALSE))                                            \
-                g_usleep(500);                                                                     \
-        }                                                                                          \
-    } while (0)
 
 static void on_ready(void *user)
 {
