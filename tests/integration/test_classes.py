@@ -13,18 +13,20 @@ import socket
 import struct
 import threading
 
+import audio
 import clientvm
 import mtp
 import vcard
 from qemu import EV_ABS, EV_KEY, EV_REL
-from rig import SharedRig, full
+from rig import SharedRig, full, say
 from test_stick import on_image, read_file, write_file
 from wait import wait_for
 
 DISK, UAS, HID, SERIAL = "46f4:0001", "46f4:0003", "0627:0001", "0403:6001"
+SPEAKER, SPEAKER_RATE = "46f4:0002", 48000
 CARD_READER, NETWORK, CAMERA = "08e6:4433", "0525:a4a2", "46f4:0004"
 COMPOSITE, KEY = "1209:00f2", "1209:00f3"
-IDS = [DISK, UAS, HID, SERIAL, CARD_READER, NETWORK, CAMERA, COMPOSITE, KEY]
+IDS = [DISK, UAS, SPEAKER, HID, SERIAL, CARD_READER, NETWORK, CAMERA, COMPOSITE, KEY]
 # A FIDO key's: 64 bytes each way (CTAP 11.2.8.1).
 KEY_REPORTS = bytes.fromhex("06d0f10901a1010920150026ff007508954081020921150026ff00750895409102c0")
 
@@ -172,6 +174,41 @@ class ClassesTest(MachineRig):
         self.in_and_out(SERIAL, "SER1", "ftdi_sio",
                         lambda: self.machine.plug("usb-serial", "serial", serial="SER1", chardev="ttl"),
                         lambda: self.machine.unplug("serial"), work)
+
+    def test_speaker(self):
+        """A tone that the target plays is what the speaker is given.
+
+        A client that is emulated is now and then late by more than qrdp waits for. What qrdp then leaves out is all that
+        may be missing, and what the target's driver throws away when it has run dry itself (200 ms each time).
+        """
+        node, done = "pcmC0D0p", {}
+
+        def work(device, turn):
+            wait_for(lambda: self.agent.run("[ -c /dev/snd/%s ]" % node)[0] == 0, SLOW, node)
+            done.update(plays=0, xruns=0)
+
+            def play():
+                told = self.agent.shell("sound play %s %d 1500" % (node, SPEAKER_RATE), SLOW)
+                done["plays"] += 1
+                done["xruns"] += int(told.partition("xruns=")[2])
+                return len(audio.heard(self.machine.heard)) >= SPEAKER_RATE
+            wait_for(play, SLOW, "a second of the tone at the speaker")
+            done["dropped"] = self.server.status()["usb"]["devices"][-1]["iso_out"]["dropped"]
+
+        def unplug():
+            self.machine.unplug("speaker")
+            frames = audio.heard(self.machine.heard)
+            lost, gaps, starts = audio.breaks(frames)
+            pitch = audio.frequency([left for left, _ in frames], len(frames) / SPEAKER_RATE)
+            say("%.1f Hz, %d frames heard; %d left out in %d gaps; of %s" % (pitch, len(frames), lost, gaps, done))
+            self.assertTrue(990 <= pitch <= 1010, "the tone has %.1f Hz" % pitch)
+            self.assertEqual(starts, done["plays"], "ascents of the player's numbers")
+            self.assertLessEqual(lost, SPEAKER_RATE // 1000 * (done["dropped"] + 200 * done["xruns"]), "frames left out")
+
+        self.in_and_out(SPEAKER, "AUD1", "snd-usb-audio",
+                        # Its buffer holds a second: what comes late and then at once is not lost there.
+                        lambda: self.machine.plug("usb-audio", "speaker", serial="AUD1", audiodev="speaker",
+                                                  buffer=SPEAKER_RATE * 4), unplug, work)
 
     def test_unplugged_while_read(self):
         """The port is open and the client has reads of it waiting when the adapter goes, and comes again."""

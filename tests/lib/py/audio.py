@@ -1,4 +1,4 @@
-"""What the stand-in's headset has recorded, and what a tone looks like.
+"""What the stand-in's headset and QEMU's usb-audio have recorded, and what a tone looks like.
 
     packets = audio.packets(path)                   # [(slot, bytes)]
     frames = audio.stereo(packets)                  # [(left, right)] of all packets
@@ -95,6 +95,33 @@ def check_numbers(recorded, jumps=0):
             last = number
             count += 1
     return count
+
+
+def heard(path):
+    """The (left, right) samples that QEMU's usb-audio has been given, of a file of `-audiodev wav`; without silence.
+
+    Nothing is written while it has nothing to play.
+    """
+    with open(path, "rb") as file:
+        values = samples(file.read()[44:])  # behind the header, which is complete only in the end
+    return [frame for frame in zip(values[0::2], values[1::2]) if any(frame)]
+
+
+def breaks(frames):
+    """(frames left out, places where that is, starts of the player) in what heard() returns.
+
+    By the player's numbers on the right, which have become sixteen seventeenths of themselves: usb-audio's volume is
+    240 of 255 until somebody changes it.
+    """
+    lost, places, starts, last = 0, 0, 1, 0
+    for _, value in frames:
+        number = round(value * 17 / 16) % (NUMBERS + 1)
+        step, last = (number - last) % NUMBERS, number
+        if step > NUMBERS // 2:
+            starts += 1
+        elif step > 3:  # more than rounding makes of 1
+            lost, places = lost + step - 1, places + 1
+    return lost, places, starts
 
 
 def frequency(values, seconds):

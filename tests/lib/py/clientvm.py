@@ -32,6 +32,7 @@ class ClientMachine:
             raise AssertionError("no client machine in %s: run tests/clientvm/build.sh %s %s" % (
                 CLIENT_DIR, CLIENT_DIR, qemu.GUEST_DIR))
         agent, qmp = os.path.join(directory, "agent"), os.path.join(directory, "qmp")
+        self.heard = os.path.join(directory, "speaker.wav")  # what the present usb-audio has played
         # One processor: with two, QEMU 10.0.2's TCG sometimes ends with an assertion (iotlb_to_section) at the start.
         self.process = Process([
             qemu.QEMU, "-machine", "q35,accel=tcg", "-cpu", "max", "-m", "768",
@@ -44,6 +45,7 @@ class ClientMachine:
             "-device", "virtserialport,chardev=agent,name=org.qrdp.agent",
             # The second controller's ports but the first are USB 2 only.
             "-device", "qemu-xhci,id=usb3,p2=12,p3=12", "-device", "qemu-xhci,id=usb2,p2=8,p3=1",
+            "-audiodev", "wav,id=speaker,out.frequency=48000,path=" + self.heard,
             "-qmp", "unix:%s,server=on,wait=off" % qmp], os.path.join(directory, "qemu.log"))
         try:
             self.qmp = qemu.Qmp(qmp)
