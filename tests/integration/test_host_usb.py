@@ -30,6 +30,7 @@ class HostUsbTest(SharedRig):
     def setUp(self):
         super().setUp()
         self.agent = self.vm.agent
+        self.refused("attach", "1209:9999")  # qrdp asks libusb only when it has to: the stand-in is there now
         self.addCleanup(self.check_left)
 
     def check_left(self):
