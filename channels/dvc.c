@@ -1,8 +1,9 @@
 /*
  * Theory of operation. FreeRDP's WTS API opens, writes and closes dynamic channels; receiving is
  * ours. WTSOpenServer installs peer->ReceiveChannelData, a public member; dvc_manager_new() puts
- * on_receive() in its place, which runs every chunk through the guard (dvc_guard.h). Whole
- * messages go from there straight to the Dvc's callback, inside peer->CheckFileDescriptor:
+ * on_receive() in its place, which runs every chunk through the guard (dvc_guard.h). After the
+ * first one of drdynvc most come to on_chunk() without having been FreeRDP's (transport_buffer.h).
+ * Whole messages go from there straight to the Dvc's callback, inside peer->CheckFileDescriptor:
  * FreeRDP's own per-channel queues, with their quit messages that spin and zero-length messages
  * that stick (urbdrc.md 1.3), stay empty, and a client cannot fill memory faster than we handle
  * what it sends. FreeRDP is shown capabilities, create responses and closes only, and the callbacks
@@ -75,6 +76,7 @@ struct DvcManager {
     DWORD session;
     psPeerReceiveChannelData receive; /* FreeRDP's own */
     void (*violation)(void *user, const char *why);
+    bool (*deaf)(void *user);
     void *user;
     bool violated;
 
@@ -85,7 +87,7 @@ struct DvcManager {
     GHashTable *dvcs; /* id -> Dvc */
     unsigned opens;
 
-    UINT16 drdynvc; /* the static channel's id, 0: not looked up yet */
+    UINT16 drdynvc; /* the static channel's id, 0: nothing has come on it yet */
     Writer pdu;
     bool queueing; /* FreeRDP's queue has messages of ours */
 
@@ -204,8 +206,6 @@ static bool send_pdus(DvcManager *m, uint32_t id, const uint8_t *data, size_t le
 {
     uint32_t total = (uint32_t)len;
 
-    if (m->drdynvc == 0)
-        m->drdynvc = WTSChannelGetId(m->peer, DRDYNVC_SVC_CHANNEL_NAME);
     for (bool first = true; len > 0; first = false) {
         m->pdu.len = 0;
         dvc_guard_write_data_header(&m->pdu, id, first && len > PDU_BYTES - 5 ? total : 0);
@@ -302,19 +302,19 @@ static BOOL refuse(DvcManager *m, const char *why)
     return FALSE;
 }
 
-static BOOL forward(DvcManager *m, UINT16 channel, const DvcGuardEvent *event)
+static BOOL forward(DvcManager *m, const DvcGuardEvent *event)
 {
-    return m->receive(m->peer, channel, event->data, event->len, DVC_CHUNK_FIRST | DVC_CHUNK_LAST,
-                      event->len);
+    return m->receive(m->peer, m->drdynvc, event->data, event->len,
+                      DVC_CHUNK_FIRST | DVC_CHUNK_LAST, event->len);
 }
 
-static BOOL on_created(DvcManager *m, UINT16 channel, const DvcGuardEvent *event)
+static BOOL on_created(DvcManager *m, const DvcGuardEvent *event)
 {
     Dvc *dvc = g_hash_table_lookup(m->dvcs, GUINT_TO_POINTER(event->id));
 
     if (!dvc || dvc->state == DVC_OPEN)
         return TRUE; /* never asked for, or answered before */
-    if (!forward(m, channel, event))
+    if (!forward(m, event))
         return FALSE;
     if (dvc->state == DVC_ABANDONED) {
         dvc_drop(dvc);
@@ -332,13 +332,13 @@ static BOOL on_created(DvcManager *m, UINT16 channel, const DvcGuardEvent *event
     return TRUE;
 }
 
-static BOOL on_closed(DvcManager *m, UINT16 channel, const DvcGuardEvent *event)
+static BOOL on_closed(DvcManager *m, const DvcGuardEvent *event)
 {
     Dvc *dvc = g_hash_table_lookup(m->dvcs, GUINT_TO_POINTER(event->id));
 
     if (!dvc)
         return TRUE; /* the answer to our own close */
-    if (!forward(m, channel, event))
+    if (!forward(m, event))
         return FALSE;
     dvc_end(dvc, DVC_CLOSED_BY_CLIENT);
     return TRUE;
@@ -355,8 +355,7 @@ static void on_message(DvcManager *m, const DvcGuardEvent *event)
     dvc_leave(dvc);
 }
 
-static BOOL on_drdynvc(DvcManager *m, UINT16 channel, const BYTE *data, size_t size, UINT32 flags,
-                       size_t total)
+static BOOL on_drdynvc(DvcManager *m, const BYTE *data, size_t size, UINT32 flags, size_t total)
 {
     DvcGuardEvent event = dvc_guard_chunk(&m->guard, data, size, flags, total);
     Dvc *dvc;
@@ -365,11 +364,11 @@ static BOOL on_drdynvc(DvcManager *m, UINT16 channel, const BYTE *data, size_t s
     case DVC_GUARD_NOTHING:
         return TRUE;
     case DVC_GUARD_CAPS:
-        return forward(m, channel, &event);
+        return forward(m, &event);
     case DVC_GUARD_CREATED:
-        return on_created(m, channel, &event);
+        return on_created(m, &event);
     case DVC_GUARD_CLOSED:
-        return on_closed(m, channel, &event);
+        return on_closed(m, &event);
     case DVC_GUARD_MESSAGE:
         on_message(m, &event);
         return TRUE;
@@ -383,6 +382,20 @@ static BOOL on_drdynvc(DvcManager *m, UINT16 channel, const BYTE *data, size_t s
         return refuse(m, event.why);
     }
     g_assert_not_reached();
+}
+
+static bool listens(void *user)
+{
+    DvcManager *m = user;
+
+    return !m->violated && !m->deaf(m->user);
+}
+
+static bool on_chunk(void *user, const uint8_t *data, size_t len, uint32_t flags, size_t total)
+{
+    DvcManager *m = user;
+
+    return on_drdynvc(m, data, len, flags, total);
 }
 
 static StaticChannel *static_channel(DvcManager *m, UINT16 id)
@@ -407,8 +420,12 @@ static BOOL on_receive(freerdp_peer *peer, UINT16 channel, const BYTE *data, siz
         return FALSE;
     if (!WTSChannelGetHandleById(peer, channel))
         return TRUE; /* a channel that we have not opened: FreeRDP would log each chunk */
-    if (channel == WTSChannelGetId(peer, DRDYNVC_SVC_CHANNEL_NAME))
-        return on_drdynvc(m, channel, data, size, flags, total);
+    if (m->drdynvc == 0 && channel == WTSChannelGetId(peer, DRDYNVC_SVC_CHANNEL_NAME)) {
+        m->drdynvc = channel;
+        transport_buffer_serve(m->transport, channel, listens, on_chunk, m);
+    }
+    if (channel == m->drdynvc)
+        return on_drdynvc(m, data, size, flags, total);
 
     StaticChannel *sc = static_channel(m, channel);
     if (!sc)
@@ -443,7 +460,7 @@ static void register_wts(void)
 }
 
 DvcManager *dvc_manager_new(freerdp_peer *peer, void (*violation)(void *user, const char *why),
-                            void *user)
+                            bool (*deaf)(void *user), void *user)
 {
     register_wts();
     g_mutex_lock(&server_lock);
@@ -465,6 +482,7 @@ DvcManager *dvc_manager_new(freerdp_peer *peer, void (*violation)(void *user, co
     m->vcm = vcm;
     m->session = session_of(vcm);
     m->violation = violation;
+    m->deaf = deaf;
     m->user = user;
     m->dvcs = g_hash_table_new(NULL, NULL);
     writer_init(&m->pdu, PDU_BYTES);
@@ -505,6 +523,14 @@ void dvc_manager_free(DvcManager *manager)
     writer_clear(&manager->pdu);
     transport_buffer_free(manager->transport);
     g_free(manager);
+}
+
+uint64_t dvc_manager_received(const DvcManager *manager)
+{
+    UINT64 packets = 0;
+
+    freerdp_get_stats(manager->peer->context->rdp, NULL, NULL, &packets, NULL);
+    return packets + transport_buffer_served(manager->transport);
 }
 
 HANDLE dvc_manager_handle(const DvcManager *manager)

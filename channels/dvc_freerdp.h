@@ -18,11 +18,14 @@
 /** Opens the virtual channel manager of @peer (WTSOpenServer; serialised between peers here) and
  * installs the guard in front of peer->ReceiveChannelData that bounds static and drdynvc messages
  * before FreeRDP allocates for them (design 5). NULL on failure. @violation is called (peer's
- * thread) when the client breaks those bounds; the Peer must end the connection. */
+ * thread) when the client breaks those bounds; the Peer must end the connection. While @deaf says
+ * so, what the client has sent may wait. */
 DvcManager *dvc_manager_new(freerdp_peer *peer, void (*violation)(void *user, const char *why),
-                            void *user);
+                            bool (*deaf)(void *user), void *user);
 /** Closes every channel (closed is called with DVC_CLOSED_LOST) and the WTS server. */
 void dvc_manager_free(DvcManager *manager);
+/** PDUs that were received so far, of all channels. */
+uint64_t dvc_manager_received(const DvcManager *manager);
 /** The handle to wait for besides the peer's own. */
 HANDLE dvc_manager_handle(const DvcManager *manager);
 /** To be called after each wake-up once the peer is activated and drdynvc is joined: pumps

@@ -10,6 +10,8 @@
 #include <freerdp/freerdp.h>
 #include <freerdp/peer.h>
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 typedef struct TransportBuffer TransportBuffer;
 
@@ -17,6 +19,16 @@ typedef struct TransportBuffer TransportBuffer;
 TransportBuffer *transport_buffer_new(freerdp_peer *peer);
 /** Nothing is read through the transport afterwards. */
 void transport_buffer_free(TransportBuffer *buffer);
+/** Serves the chunks of the static @channel to @chunk, inside peer->CheckFileDescriptor, instead of
+ * leaving them to FreeRDP: as many of them as possible, in order with the others, while @ready says
+ * so. @data: valid until @chunk returns. @total: what the client claims for all chunks of the
+ * message. False: end the connection. */
+void transport_buffer_serve(TransportBuffer *buffer, uint16_t channel, bool (*ready)(void *user),
+                            bool (*chunk)(void *user, const uint8_t *data, size_t len,
+                                          uint32_t flags, size_t total),
+                            void *user);
+/** How many were served: FreeRDP's statistics do not know them. */
+uint64_t transport_buffer_served(const TransportBuffer *buffer);
 /** From here on PDUs are collected... */
 void transport_buffer_collect(TransportBuffer *buffer);
 /** ...from here on no more of them, those that were are kept... */

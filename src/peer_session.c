@@ -365,11 +365,20 @@ static bool loop_wants_write(void *user)
            (channels_run(peer) && dvc_manager_has_outbox(peer->dvcs));
 }
 
+static bool is_deaf(void *user)
+{
+    Peer *peer = user;
+    return peer->ended || main_is_behind(peer);
+}
+
 static bool receive(Peer *peer)
 {
     freerdp_peer *client = peer->client;
 
-    for (int i = 0; i < RECEIVE_BURST && !peer->ended && !main_is_behind(peer); i++) {
+    uint64_t until = dvc_manager_received(peer->dvcs) + RECEIVE_BURST;
+
+    for (int i = 0; i < RECEIVE_BURST && dvc_manager_received(peer->dvcs) < until && !is_deaf(peer);
+         i++) {
         if (!client->CheckFileDescriptor(client))
             return false;
         if (!client->HasMoreToRead(client))
@@ -410,13 +419,11 @@ static void check_backlog(Peer *peer)
         peer_end(peer, 0, "it takes too little of what it makes us send");
 }
 
-/* Whatever comes is a sign of life. PDUs, because FreeRDP does not see all bytes that are read for
- * it (transport_buffer.h). */
+/* Whatever comes is a sign of life. */
 static void check_heard(Peer *peer)
 {
-    UINT64 heard = 0;
+    uint64_t heard = dvc_manager_received(peer->dvcs);
 
-    freerdp_get_stats(peer->client->context->rdp, NULL, NULL, &heard, NULL);
     if (peer->asked && heard != peer->heard) {
         peer->asked = false;
         server_post(peer->server, peer->id, server_peer_heard, NULL, NULL);
@@ -512,7 +519,7 @@ static bool open_client(Peer *peer)
     install_callbacks(peer);
     if (!peer->client->Initialize(peer->client) || !peer_quirks_install(peer->client->context))
         return false;
-    peer->dvcs = dvc_manager_new(peer->client, on_violation, peer);
+    peer->dvcs = dvc_manager_new(peer->client, on_violation, is_deaf, peer);
     return peer->dvcs;
 }
 
