@@ -13,14 +13,16 @@
 #include <sys/socket.h>
 
 #define NOTSENT_LOWAT (128 * 1024) /* more would only be a second queue, in front of input */
-#define DEAD_AFTER_MS 60000u       /* data unacknowledged for so long: the network is gone */
+#define DEAD_AFTER_S 60u           /* data unacknowledged for so long: the network is gone */
+#define WATCHDOG_FIRST_S 10u       /* what the watchdog has to say says more */
 #define PROBE_AFTER_S 20           /* nothing heard: ask, so that an idle connection dies, too */
 #define PROBE_EVERY_S 10
 
-void client_socket_setup(int fd)
+void client_socket_setup(int fd, unsigned stall_seconds)
 {
     int on = 1, lowat = NOTSENT_LOWAT, idle = PROBE_AFTER_S, every = PROBE_EVERY_S;
-    unsigned dead = DEAD_AFTER_MS;
+    unsigned dead_s = stall_seconds + WATCHDOG_FIRST_S;
+    unsigned dead = (dead_s > DEAD_AFTER_S ? dead_s : DEAD_AFTER_S) * 1000;
 
     /* Unix sockets refuse most of these, which is all right. */
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));

@@ -384,7 +384,6 @@ Peer *peer_new(const PeerParams *params)
     peer->height = params->height;
     peer->started_us = g_get_monotonic_time();
     peer->fd = params->fd;
-    client_socket_setup(peer->fd);
     peer->watch_fd = fcntl(peer->fd, F_DUPFD_CLOEXEC, 3);
     g_mutex_init(&peer->cut_lock);
     g_cond_init(&peer->cut_done);

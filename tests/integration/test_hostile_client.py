@@ -167,6 +167,16 @@ class HostileClients(Rig):
         self.assertEqual(status["network_bytes_per_s"], 0)
         self.assertLess(status["network_round_trip_us"], 30000000)
 
+    def test_reads_nothing(self):
+        """It is given --stall-seconds, by the kernel too: FreeRDP's own setting is nine."""
+        server, vm = self.run_vm(credentials=None, options=["--stall-seconds=12"])
+        vm.agent.drm()
+        client = self.attacker(server, receive_buffer=4096).connect("stuck", "")
+        vm.agent.animate("noise")
+        server.wait_log("stuck@127.0.0.1: connection ended: ", 90)
+        self.assertIn("connection ended: it read nothing for 12 seconds", server.log())
+        client.close()
+
     def test_channel_claims(self):
         """Lengths that are not true end the connection before memory is spent."""
         server = self.start(credentials=None)
