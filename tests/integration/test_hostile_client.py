@@ -1,13 +1,15 @@
 """Clients that speak RDP but mean harm: before the login, around it, and in a session."""
 
+import contextlib
 import os
 import socket
 import threading
 import time
 
 import hostile
+from hostile import u16, u32
 from rig import PASSWORD, Rig, USER, full
-from wait import wait_for
+from wait import wait_for, wait_still
 
 
 def resident(server):
@@ -176,6 +178,34 @@ class HostileClients(Rig):
         server.wait_log("stuck@127.0.0.1: connection ended: ", 90)
         self.assertIn("connection ended: it read nothing for 12 seconds", server.log())
         client.close()
+
+    def test_advertises_again(self):
+        """Graphics: each CapsAdvertise wants the whole picture again. Who reads none of it makes one wait, not each."""
+        server, vm = self.run_vm(credentials=None, options=["--stall-seconds=120"])
+        vm.agent.drm()
+        vm.agent.pattern("noise", "1")
+        client = self.attacker(server, receive_buffer=4096, graphics=True).connect("greedy", "")
+        channel = client.open_graphics()
+        # Version 10.4 without H.264 (MS-RDPEGFX 2.2.2.18, 2.2.3.6).
+        advertise = client.dynamic(bytes([0x30, channel]) + u16(0x12, 0) + u32(22) + u16(1) + u32(0xA0400, 4, 0x20))
+        # Its display is in the status after its first report.
+        frames = lambda: (server.status()["clients"][0]["display"] or {"frames": 0})["frames"]
+
+        def again(count):
+            """Advertises, and waits for what the server does about it."""
+            client.tls.sendall(advertise)
+            wait_for(lambda: server.log().count("GFX version") == count, 30, "advertisement %d to be read" % count)
+            wait_for(frames, 30, "the first frame")
+            return wait_still(frames, 60, "the server")
+        first = again(1)
+        self.assertEqual({again(2 + n) for n in range(5)}, {first})
+        client.tls.settimeout(1)
+
+        def read():
+            with contextlib.suppress(TimeoutError):
+                client.tls.recv(1 << 20)
+            return frames() > first
+        wait_for(read, 60, "another frame, now that the first is read", 0)
 
     def test_channel_claims(self):
         """Lengths that are not true end the connection before memory is spent."""

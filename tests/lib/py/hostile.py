@@ -34,11 +34,12 @@ def capability(kind, data):
 class HostileClient:
     """Each step of the handshake is a method; connect() does them all and leaves an active session.
 
-    .tls is the socket; sendall() on it what you like. detect: it takes part in network auto-detection.
+    .tls is the socket; sendall() on it what you like. detect: it takes part in network auto-detection. graphics: it
+    claims the graphics pipeline (MS-RDPEGFX), of which open_graphics() is the beginning.
     """
 
-    def __init__(self, address, seconds=20, receive_buffer=None, detect=False):
-        self.detect = detect
+    def __init__(self, address, seconds=20, receive_buffer=None, detect=False, graphics=False):
+        self.detect, self.early = detect, 3 + 0x80 * detect + 0x100 * graphics
         host, port = address.rsplit(":", 1)
         self.tcp = socket.socket()
         if receive_buffer:
@@ -109,6 +110,21 @@ class HostileClient:
                 body = pdu[8:] if pdu[6] & 0x80 else pdu[7:]
                 return struct.unpack("<HH", body[6:10])
 
+    def open_graphics(self):
+        """Answers the server's drdynvc requests until there is the graphics channel; its number. Others are refused."""
+        while True:
+            pdu = self.read()
+            if not pdu or pdu[0] != 0x68 or struct.unpack(">H", pdu[3:5])[0] != DRDYNVC:
+                continue
+            body = (pdu[8:] if pdu[6] & 0x80 else pdu[7:])[8:]
+            if body[0] >> 4 == 5:
+                self.tls.sendall(self.dynamic(b"\x50\x00\x01\x00"))
+            elif body[0] == 0x10:
+                found = body[2:].startswith(b"Microsoft::Windows::RDS::Graphics\0")
+                self.tls.sendall(self.dynamic(body[:2] + u32(0 if found else 0xC0000001)))
+                if found:
+                    return body[1]
+
     # --- the handshake
 
     def negotiate(self, protocols=1):
@@ -124,7 +140,7 @@ class HostileClient:
 
     def join(self):
         core = u32(0x80004) + u16(800, 600, 0xCA01, 0xAA03) + u32(0x409, 2600) + bytes(32) \
-            + u32(4, 0, 12) + bytes(64) + u16(0xCA01, 1) + u32(0) + u16(24, 15, 0x83 if self.detect else 3) + bytes(64) \
+            + u32(4, 0, 12) + bytes(64) + u16(0xCA01, 1) + u32(0) + u16(24, 15, self.early) + bytes(64) \
             + b"\x00\x00" + u32(1)
         blocks = u16(0xC001, len(core) + 4) + core + u16(0xC002, 12) + u32(0, 0) \
             + u16(0xC003, 20) + u32(1) + b"drdynvc\x00" + u32(0xC0800000) \
