@@ -297,6 +297,33 @@ class SerialTests:
     def test_pl2303(self):
         self.check_adapter("pl2303", "pl2303", 20000, 0x83)
 
+    def test_pl2303_stalls(self):
+        """Its bulk IN endpoint stalls while it is read ahead: once, and for as long as it is told to."""
+        client, usb = self.bring([standin.spec("pl2303")])
+        port = self.tty("pl2303", "pl2303")
+        running = self.agent.start_script("ttydo /dev/%s baud=115200 line" % port)
+        usb.wait_log("pl2303", lambda log: log["ep83.queued"] > 10, 60, "reading ahead")
+        say("once: the halt is cleared before the port's driver, which would read no more, knows of it")
+        cleared = usb.log("pl2303")["clear_halt"]
+        usb.command("stall pl2303 83")
+        usb.wait_log("pl2303", lambda log: log["clear_halt"] > cleared and log["ep83.queued"] > 10, 60,
+                     "the halt to be cleared, and reading to go on")
+        usb.command("send pl2303 it goes on")
+        status, output = self.agent.finish(running, 90)
+        self.assertEqual(status, 0, output)
+        self.assertIn("it goes on", output)
+
+        say("again and again: the reader's request ends, and what it does about that works")
+        usb.wait_log("pl2303", lambda log: log["ep83.queued"] == 0, 60, "the closed port not to be read")
+        usb.command("stall pl2303 83 10000")
+        self.assertEqual(self.do("pl2303", "claim=0", "in=83.64"), ["ok 0 ", "error EPIPE"])
+        usb.command("stall pl2303 83 0")
+        usb.wait_log("pl2303", lambda log: log["ep83.halted"] and log["ep83.queued"] == 0, 60, "nobody to read")
+        self.assertEqual(self.do("pl2303", "claim=0", "halt=83"), ["ok 0 "] * 2)
+        self.assertEqual(usb.log("pl2303")["ep83.halted"], 0)
+        self.assertEqual(self.do("pl2303", "claim=0", "out=02.c0ffee", "in=83.64"), ["ok 0 ", "ok 3 ", "ok 3 c0ffee"])
+        self.check_strict(usb, "pl2303")
+
     @full
     def test_nobody_reads(self):
         """Nobody reads the port: QEMU's queue overflows, nothing breaks, and it can be used again.
