@@ -112,6 +112,29 @@ class ClassesTest(MachineRig):
     def test_uas_high_speed(self):
         self.check_disk("usb-uas", UAS, "uas", "high", 480)
 
+    def test_uas_super_speed(self):
+        """Without streams it takes commands and moves no data: there is nothing to show a guest (docs/superspeed.md).
+
+        A program in the target asks for its INQUIRY data (UAS 6.2.2), at high speed with success.
+        """
+        command = "out=01.01000001" + "00" * 12 + "120000002400" + "00" * 10
+        for speed, mbits, words, wanted in (
+                ("super", 5000, "in=83.36 timeout=3000 in=82.64", ["error EPIPE", "error ETIMEDOUT"]),
+                # READ READY, the data of a disk (SPC), and the status: GOOD.
+                ("high", 480, "in=82.64 in=83.36 in=82.64", ["ok 4 06000001", "ok 36 00", "ok 16 03000001" + "00" * 12])):
+            self.machine.plug_disk("usb-uas", "disk", self.stick(speed), speed, serial="DISK2")
+            try:
+                device = self.wait_device(UAS, "DISK2", None if speed == "super" else "uas")
+                self.assertEqual(device["speed"], mbits)
+                if speed == "super":
+                    self.assertEqual(device["drivers"], set())
+                lines = self.agent.shell("usbdo %s timeout=60000 claim=0 %s %s" % (UAS, command, words), SLOW).splitlines()
+                self.assertEqual(lines[:2], ["ok 0 ", "ok 32 "])
+                self.assertEqual([line[:len(start)] for line, start in zip(lines[2:], wanted, strict=True)], wanted, lines)
+            finally:
+                self.machine.unplug_disk("disk")
+            self.wait_device(UAS, "DISK2", present=False)
+
     def check_input(self, kind, act, wanted):
         """act() uses the device at the client; wanted(events) is true when all came."""
         def work(device, turn):
