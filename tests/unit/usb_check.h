@@ -68,4 +68,102 @@ static inline uint64_t send_cbw(UsbRig *r, uint32_t tag, uint32_t length, bool i
     return fake_guest_bulk_out(r->guest, STICK_OUT, cbw, 31);
 }
 
+/** Request @id has no answer, when all have run. */
+static inline void unanswered(UsbRig *r, uint64_t id)
+{
+    usb_rig_run(r);
+    for (unsigned i = 0; i < r->guest->n_log; i++)
+        g_assert_cmpuint(r->guest->log[i].id, !=, id);
+}
+
+/** The one answer to a bulk request, with this status and length. */
+static inline const GuestPacket *bulk_answer(UsbRig *r, uint64_t id, UsbStatus status,
+                                             uint32_t length)
+{
+    const GuestPacket *p = answer(r, usb_redir_bulk_packet, id);
+
+    g_assert_cmpuint(p->status, ==, status);
+    g_assert_cmpuint(p->length, ==, length);
+    g_assert_cmpint(p->data_len, ==, p->endpoint & 0x80 ? (int)length : 0);
+    return p;
+}
+
+/** The same to a control request. */
+static inline const GuestPacket *control_answer(UsbRig *r, uint64_t id, UsbStatus status,
+                                                uint32_t length)
+{
+    const GuestPacket *p = answer(r, usb_redir_control_packet, id);
+
+    g_assert_cmpuint(p->status, ==, status);
+    g_assert_cmpuint(p->length, ==, length);
+    return p;
+}
+
+/** @p is a status wrapper of Bulk-Only Transport. */
+static inline void check_csw(const GuestPacket *p, uint32_t tag, uint8_t status)
+{
+    g_assert_cmpuint(p->length, ==, 13);
+    g_assert_cmpint(memcmp(p->data, "USBS", 4), ==, 0);
+    g_assert_cmpuint(p->data[4], ==, tag & 0xff);
+    g_assert_cmpuint(p->data[12], ==, status);
+}
+
+static inline void read_blocks(UsbRig *r, uint32_t tag, uint16_t lba, uint16_t blocks, uint8_t *out)
+{
+    uint32_t length = blocks * FAKE_BLOCK;
+    uint8_t cb[10] = {0x28,
+                      0,
+                      0,
+                      0,
+                      (uint8_t)(lba >> 8),
+                      (uint8_t)lba,
+                      0,
+                      (uint8_t)(blocks >> 8),
+                      (uint8_t)blocks,
+                      0};
+    uint64_t cbw = send_cbw(r, tag, length, true, cb, 10);
+    uint64_t data = fake_guest_bulk_in(r->guest, 0x81, length);
+    uint64_t csw = fake_guest_bulk_in(r->guest, 0x81, 13);
+
+    bulk_answer(r, cbw, USB_STATUS_SUCCESS, 31);
+    const GuestPacket *p = bulk_answer(r, data, USB_STATUS_SUCCESS, length);
+    memcpy(out, p->data, length);
+    check_csw(bulk_answer(r, csw, USB_STATUS_SUCCESS, 13), tag, 0);
+}
+
+static inline void write_blocks(UsbRig *r, uint32_t tag, uint16_t lba, uint16_t blocks,
+                                const uint8_t *bytes)
+{
+    uint32_t length = blocks * FAKE_BLOCK;
+    uint8_t cb[10] = {0x2a,
+                      0,
+                      0,
+                      0,
+                      (uint8_t)(lba >> 8),
+                      (uint8_t)lba,
+                      0,
+                      (uint8_t)(blocks >> 8),
+                      (uint8_t)blocks,
+                      0};
+    uint64_t cbw = send_cbw(r, tag, length, false, cb, 10);
+    uint64_t data = fake_guest_bulk_out(r->guest, 0x02, bytes, length);
+    uint64_t csw = fake_guest_bulk_in(r->guest, 0x81, 13);
+
+    bulk_answer(r, cbw, USB_STATUS_SUCCESS, 31);
+    bulk_answer(r, data, USB_STATUS_SUCCESS, length);
+    check_csw(bulk_answer(r, csw, USB_STATUS_SUCCESS, 13), tag, 0);
+}
+
+/** What is written is read back. Uses @tag and the one after it. */
+static inline void check_stick_works(UsbRig *r, uint32_t tag)
+{
+    uint8_t bytes[2048], back[2048];
+
+    for (unsigned i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (uint8_t)(i * 7 + tag);
+    write_blocks(r, tag, 10, 4, bytes);
+    read_blocks(r, tag + 1, 10, 4, back);
+    g_assert_cmpmem(bytes, sizeof(bytes), back, sizeof(back));
+}
+
 #endif
