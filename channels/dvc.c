@@ -243,7 +243,20 @@ static void note_queued(DvcManager *m, DvcPriority priority)
         m->drained[priority].above = true;
 }
 
+static GBytes *hold(const uint8_t *data, size_t len, const DvcOwner *owner)
+{
+    if (!owner)
+        return g_bytes_new(data, len);
+    owner->ref(owner->owner);
+    return g_bytes_new_with_free_func(data, len, owner->unref, owner->owner);
+}
+
 bool dvc_send(Dvc *dvc, const uint8_t *data, size_t len)
+{
+    return dvc_send_held(dvc, data, len, NULL);
+}
+
+bool dvc_send_held(Dvc *dvc, const uint8_t *data, size_t len, const DvcOwner *owner)
 {
     DvcManager *m = dvc->manager;
 
@@ -256,7 +269,7 @@ bool dvc_send(Dvc *dvc, const uint8_t *data, size_t len)
         if (m->outbox_bytes > m->outbox_max || len > m->outbox_max - m->outbox_bytes)
             return false;
         OutMessage *out = g_new(OutMessage, 1);
-        *out = (OutMessage){.dvc = dvc, .bytes = g_bytes_new(data, len)};
+        *out = (OutMessage){.dvc = dvc, .bytes = hold(data, len, owner)};
         g_queue_push_tail(&m->outbox, out);
         m->outbox_bytes += len;
     }

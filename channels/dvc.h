@@ -60,6 +60,15 @@ Dvc *dvc_open(DvcManager *manager, const char *name, size_t max_message, DvcPrio
               const DvcCallbacks *callbacks, void *user);
 /** Sends one message of @len bytes (copied). False if the channel is not open. */
 bool dvc_send(Dvc *dvc, const uint8_t *data, size_t len);
+/** Whose bytes they are: a reference count that any thread may change. */
+typedef struct DvcOwner {
+    void *owner;
+    void (*ref)(void *owner);
+    void (*unref)(void *owner);
+} DvcOwner;
+/** As dvc_send(), but what has to wait is not copied: @owner is held until it has been sent. NULL:
+ * it is copied. */
+bool dvc_send_held(Dvc *dvc, const uint8_t *data, size_t len, const DvcOwner *owner);
 /** Closes and frees. NULL is accepted. */
 void dvc_close(Dvc *dvc);
 bool dvc_is_open(const Dvc *dvc);

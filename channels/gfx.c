@@ -471,7 +471,7 @@ bool gfx_may_send(const Gfx *gfx)
            dvc_manager_queued(gfx->manager, DVC_BULK) <= GFX_LOW_WATER;
 }
 
-bool gfx_send_frame(Gfx *gfx, const GfxFrame *frame, unsigned clear_streams)
+bool gfx_send_frame(Gfx *gfx, const GfxFrame *frame, unsigned clear_streams, const DvcOwner *owner)
 {
     uint64_t now = gfx->now(), bytes = gfx->bytes;
     Reader r;
@@ -485,7 +485,7 @@ bool gfx_send_frame(Gfx *gfx, const GfxFrame *frame, unsigned clear_streams)
         uint32_t len = reader_u32(&r);
         const uint8_t *message = reader_bytes(&r, len);
         assert(message);
-        if (!dvc_send(gfx->dvc, message, len)) {
+        if (!dvc_send_held(gfx->dvc, message, len, owner)) {
             give_up(gfx, "the graphics channel cannot be written");
             return false;
         }

@@ -72,8 +72,8 @@ uint16_t gfx_surface(const Gfx *gfx);
 /** There is a surface, the pacer's window has room and the bulk queue is short. */
 bool gfx_may_send(const Gfx *gfx);
 /** Sends the next frame of the sequence, if there is anything in it. @clear_streams: ClearCodec
- * streams in it. False if the channel broke. */
-bool gfx_send_frame(Gfx *gfx, const GfxFrame *frame, unsigned clear_streams);
+ * streams in it. @owner: of the frame (dvc_send_held()). False if the channel broke. */
+bool gfx_send_frame(Gfx *gfx, const GfxFrame *frame, unsigned clear_streams, const DvcOwner *owner);
 /** What is known of the network (pacer_network()). */
 void gfx_network(Gfx *gfx, uint64_t rtt_us, uint64_t rate_bps);
 GfxStatus gfx_status(const Gfx *gfx);

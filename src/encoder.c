@@ -40,6 +40,21 @@ void encoded_frame_unref(EncodedFrame *encoded)
     g_free(encoded);
 }
 
+static void hold(void *encoded)
+{
+    encoded_frame_ref(encoded);
+}
+
+static void release(void *encoded)
+{
+    encoded_frame_unref(encoded);
+}
+
+DvcOwner encoded_frame_owner(EncodedFrame *encoded)
+{
+    return (DvcOwner){encoded, hold, release};
+}
+
 Encoder *encoder_new(const EncoderParams *params)
 {
     Encoder *encoder = g_new0(Encoder, 1);

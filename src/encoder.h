@@ -14,6 +14,7 @@
 #include <stdbool.h>
 
 #include "bytes.h"
+#include "dvc.h"
 #include "framebuffer.h"
 #include "gfx_frame.h"
 
@@ -74,6 +75,8 @@ typedef struct EncodedFrame {
 EncodedFrame *encoded_frame_ref(EncodedFrame *encoded);
 /** May be NULL. */
 void encoded_frame_unref(EncodedFrame *encoded);
+/** For dvc_send_held(). */
+DvcOwner encoded_frame_owner(EncodedFrame *encoded);
 
 typedef struct Encoder Encoder;
 

@@ -152,9 +152,13 @@ void frame_lend(Frame *frame, uint8_t *pixels, Rect *rects, uint32_t n_rects)
     g_assert(!frame->pixels);
     pooled->size = (size_t)frame->stride * frame->height;
     frame->pixels = pixels;
-    frame->whole = true;
     frame->rects = rects;
     frame->n_rects = n_rects;
+}
+
+bool frame_is_back(const Frame *frame)
+{
+    return g_atomic_int_get(&frame->refs) == 1;
 }
 
 uint8_t *frame_reclaim(Frame *frame)
@@ -162,7 +166,7 @@ uint8_t *frame_reclaim(Frame *frame)
     PooledFrame *pooled = (PooledFrame *)frame;
     uint8_t *pixels = frame->pixels;
 
-    if (g_atomic_int_get(&frame->refs) > 1) {
+    if (!frame_is_back(frame)) {
         uint8_t *copy = pool_get(pooled->pool, pooled->size);
         memcpy(copy, pixels, pooled->size);
         pixels = copy;

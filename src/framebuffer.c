@@ -11,9 +11,10 @@
  * frame, so ten damage messages for the same tile cost one comparison. The guest writes while we
  * compare and copy; a torn tile is put right by the damage that the same write causes afterwards.
  *
- * A viewer for whom much has changed is lent the shadow itself as its frame: most often it has been
- * encoded and given back by the time something is to be written there again, else it is copied
- * then. Small changes are copied at once.
+ * A viewer is lent the shadow itself as its frame. Its frame has been encoded and given back by the
+ * time it takes the next one, which is when the mapping is looked at again: so a single viewer
+ * never costs a copy. Where something may be written meanwhile (for another viewer, or by value),
+ * all of the shadow is copied then, and small changes are copied at once instead.
  *
  * The shadow may be larger than the visible picture. Without Unix.Map a mode switch shows as
  * Updates in the new size and, on another connection and so in no fixed order, as a change of the
@@ -613,14 +614,18 @@ static GArray *collect_rects(FramebufferViewer *viewer)
     return rects;
 }
 
-/* Whether @rects are so much of the picture that the shadow is lent rather than copied from. */
-static bool worth_lending(const Framebuffer *fb, const Frame *frame, const GArray *rects)
+/* The shadow can be a frame as it is. */
+static bool may_lend(const Framebuffer *fb, const Frame *frame)
+{
+    return !fb->lent && fb->shadow_width == fb->width && fb->shadow_height == fb->height &&
+           fb->shadow_stride == frame->stride;
+}
+
+/* Whether @rects are much of the picture. */
+static bool is_much(const Framebuffer *fb, const GArray *rects)
 {
     uint64_t area = 0;
 
-    if (fb->lent || fb->shadow_width != fb->width || fb->shadow_height != fb->height ||
-        fb->shadow_stride != frame->stride)
-        return false;
     for (guint i = 0; i < rects->len; i++) {
         const Rect *r = &g_array_index(rects, Rect, i);
         area += (uint64_t)r->w * (uint64_t)r->h;
@@ -675,11 +680,15 @@ Frame *framebuffer_viewer_take(FramebufferViewer *viewer)
 
     GArray *rects = collect_rects(viewer);
     Frame *frame = frame_new(fb->pool, fb->width, fb->height, fb->generation);
-    bool lend = worth_lending(fb, frame, rects);
+    if (fb->lent && frame_is_back(fb->lent))
+        own_shadow(fb);
+    const bool much = is_much(fb, rects), alone = fb->map.base && fb->viewers->len == 1;
+    const bool lend = may_lend(fb, frame) && (much || alone);
     uint32_t n_rects = rects->len;
     Rect *list = (Rect *)(void *)g_array_free(rects, FALSE);
     if (lend) {
         frame_lend(frame, fb->shadow, list, n_rects);
+        frame->whole = much; /* of a small change the rest is not worth looking at */
         fb->lent = frame_ref(frame);
     } else {
         frame_set_rects(frame, list, n_rects);

@@ -10,7 +10,8 @@
  * the way back costs anything.
  *
  * Of each layer the pixels are known here too, or nothing could be compared; a cell takes memory
- * once something is kept there.
+ * once something is kept there. Two screens of 1920x1080 are 17 MB, so cells of one or two colours,
+ * which is most text and nearly all else that is no picture, take a bit a pixel.
  */
 #include "history.h"
 
@@ -23,8 +24,15 @@
 #define MIN_SAVE_CELLS 12u    /* a copy of less is not worth its PDU */
 #define MIN_RESTORE_PIXELS 96 /* nor is fetching less: painting it costs about the same */
 
+typedef struct Duo {
+    uint32_t colours[2];
+    uint16_t second[CELL]; /* per row: the pixels of the second colour, the leftmost one lowest */
+} Duo;
+
+/* A cell's pixels, as one of the two or not at all. */
 typedef struct Kept {
-    uint8_t *pixels; /* CELL x CELL; NULL: nothing is kept here */
+    uint8_t *pixels; /* CELL x CELL */
+    Duo *duo;
     uint32_t saved_ms;
 } Kept;
 
@@ -53,8 +61,10 @@ void history_free(History *history)
     if (!history)
         return;
     for (unsigned i = 0; i < HISTORY_LAYERS; i++) {
-        for (size_t at = 0; at < history->n; at++)
+        for (size_t at = 0; at < history->n; at++) {
             g_free(history->layers[i][at].pixels);
+            g_free(history->layers[i][at].duo);
+        }
         g_free(history->layers[i]);
         g_free(history->boxes[i]);
     }
@@ -62,14 +72,35 @@ void history_free(History *history)
     g_free(history);
 }
 
+static bool is_kept(const Kept *kept)
+{
+    return kept->pixels || kept->duo;
+}
+
+/* Pixels of row @y; @room is used if they have to be made. */
+static const uint8_t *row_of(const Kept *kept, unsigned y, uint32_t room[CELL])
+{
+    static const uint16_t bits[CELL] = {1,     2,     4,     8,     0x10,   0x20,   0x40,   0x80,
+                                        0x100, 0x200, 0x400, 0x800, 0x1000, 0x2000, 0x4000, 0x8000};
+
+    if (kept->pixels)
+        return kept->pixels + (size_t)y * CELL * 4;
+    const uint32_t first = kept->duo->colours[0], change = first ^ kept->duo->colours[1];
+    const uint16_t second = kept->duo->second[y];
+    for (unsigned x = 0; x < CELL; x++)
+        room[x] = first ^ (second & bits[x] ? change : 0);
+    return (const uint8_t *)room;
+}
+
 /* Whether @kept has the pixels that lie at @from (rows of @stride bytes) for the box's corner. */
 static bool has(const Kept *kept, const CellBox *box, const uint8_t *from, size_t stride)
 {
-    if (!kept->pixels)
+    uint32_t room[CELL];
+
+    if (!is_kept(kept))
         return false;
     for (unsigned y = box->y0; y < box->y1; y++, from += stride) {
-        if (!pixels_equal(kept->pixels + (y * CELL + box->x0) * 4, from,
-                          (unsigned)(box->x1 - box->x0)))
+        if (!pixels_equal(row_of(kept, y, room) + box->x0 * 4, from, (unsigned)(box->x1 - box->x0)))
             return false;
     }
     return true;
@@ -93,16 +124,47 @@ static void widen(const Kept *kept, const Frame *frame, int32_t x, int32_t y, co
     }
 }
 
+/* False: there are more colours than two. */
+static bool find_duo(const uint8_t *pixels, size_t stride, unsigned w, unsigned h, Duo *duo)
+{
+    bool two = false;
+
+    *duo = (Duo){.colours = {pixel_at(pixels), pixel_at(pixels)}};
+    for (unsigned y = 0; y < h; y++, pixels += stride) {
+        for (unsigned x = 0; x < w; x++) {
+            const uint32_t colour = pixel_at(pixels + x * 4);
+            if (colour == duo->colours[0])
+                continue;
+            if (two && colour != duo->colours[1])
+                return false;
+            two = true;
+            duo->colours[1] = colour;
+            duo->second[y] |= (uint16_t)(1u << x);
+        }
+    }
+    return true;
+}
+
 static void keep(Kept *kept, const Mirror *mirror, uint32_t column, uint32_t row, uint32_t now_ms)
 {
     const int32_t x = (int32_t)(column * CELL), y = (int32_t)(row * CELL);
+    const unsigned w = (unsigned)cell_width(mirror, column), h = (unsigned)cell_height(mirror, row);
+    const uint8_t *from = mirror_at(mirror, x, y);
+    Duo duo;
 
+    kept->saved_ms = now_ms;
+    if (find_duo(from, mirror->stride, w, h, &duo)) {
+        g_clear_pointer(&kept->pixels, g_free);
+        if (!kept->duo)
+            kept->duo = g_new(Duo, 1);
+        *kept->duo = duo;
+        return;
+    }
+    g_clear_pointer(&kept->duo, g_free);
     if (!kept->pixels)
         kept->pixels = g_malloc0(CELL * CELL * 4);
-    for (int32_t i = 0; i < cell_height(mirror, row); i++)
-        memcpy(kept->pixels + (size_t)i * CELL * 4, mirror_at(mirror, x, y + i),
-               (size_t)cell_width(mirror, column) * 4);
-    kept->saved_ms = now_ms;
+    for (unsigned i = 0; i < h; i++)
+        memcpy(kept->pixels + (size_t)i * CELL * 4, from + i * mirror->stride, (size_t)w * 4);
 }
 
 /* The layer for a cell that is about to be drawn over; HISTORY_LAYERS: it is kept already. */
@@ -123,7 +185,7 @@ static unsigned choose_layer(const History *history, const Mirror *mirror, const
             continue; /* it is about to be fetched */
         const Kept *best = chosen < HISTORY_LAYERS ? &history->layers[chosen][at] : NULL;
         if (!best ||
-            (best->pixels && (!kept->pixels || (int32_t)(kept->saved_ms - best->saved_ms) < 0)))
+            (is_kept(best) && (!is_kept(kept) || (int32_t)(kept->saved_ms - best->saved_ms) < 0)))
             chosen = i;
     }
     return chosen;

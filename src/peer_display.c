@@ -491,12 +491,14 @@ static bool start(PeerDisplay *d, const GfxStart *start)
     return gfx_start(d->gfx, start);
 }
 
-static bool send_gfx(PeerDisplay *d, const EncodedFrame *encoded)
+static bool send_gfx(PeerDisplay *d, EncodedFrame *encoded)
 {
+    const DvcOwner owner = encoded_frame_owner(encoded);
+
     if (encoded->starts ? !start(d, &encoded->start) : d->need == STREAM_FRESH)
         return false;
     uint64_t before = gfx_status(d->gfx).bytes;
-    if (!gfx_send_frame(d->gfx, &encoded->packed, encoded->clear_streams))
+    if (!gfx_send_frame(d->gfx, &encoded->packed, encoded->clear_streams, &owner))
         return false;
     /* The channel has only queued it: what is sent now goes ahead of it. */
     peer_link_sending(d->link, (size_t)(gfx_status(d->gfx).bytes - before));

@@ -147,7 +147,7 @@ static void on_vm_damaged(void *user)
     g_hash_table_iter_init(&iter, server->peers);
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
         ServerPeer *p = value;
-        if (p->viewer && !p->member && !p->told) {
+        if (p->viewer && !p->told) {
             p->told = true;
             peer_damaged(p->peer);
         }
@@ -162,7 +162,7 @@ static void on_vm_cursor(void *user, Cursor *cursor)
 
     g_hash_table_iter_init(&iter, server->peers);
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
-        if (((ServerPeer *)value)->viewer)
+        if (((ServerPeer *)value)->shown)
             peer_cursor(((ServerPeer *)value)->peer, cursor);
     }
 }
@@ -303,14 +303,26 @@ void server_peer_login(Server *server, guint id, void *data)
     server_grace_login(server, p);
 }
 
+/* A viewer that nobody asks would keep the framebuffer from lending the one that is shown. */
+static void fit_viewer(Server *server, ServerPeer *p)
+{
+    const bool wanted = p->shown && !p->member;
+
+    if (wanted && !p->viewer)
+        p->viewer = framebuffer_viewer_new(vm_framebuffer(server->vm));
+    else if (!wanted)
+        g_clear_pointer(&p->viewer, framebuffer_viewer_free);
+}
+
 void server_peer_active(Server *server, guint id, void *unused)
 {
     ServerPeer *p = server_peer(server, id);
 
     p->active = true;
-    if (!server->vm || p->viewer)
+    if (!server->vm || p->shown)
         return;
-    p->viewer = framebuffer_viewer_new(vm_framebuffer(server->vm));
+    p->shown = true;
+    fit_viewer(server, p);
     peer_mouse_mode(p->peer, vm_mouse_is_absolute(server->vm));
     peer_leds(p->peer, vm_leds(server->vm));
     peer_cursor(p->peer, vm_cursor(server->vm));
@@ -335,6 +347,7 @@ void server_peer_slot(Server *server, guint id, void *slot)
     } else if (server->streams) {
         p->member = stream_member_new(server->streams, slot, on_encoded, p);
     }
+    fit_viewer(server, p);
 }
 
 void server_peer_want_frame(Server *server, guint id, void *unused)

@@ -40,6 +40,7 @@ typedef struct ServerPeer {
     char *login;       /* the name whose password it gave; NULL: none, or nobody needs one */
     bool logged_in;    /* its password was right */
     bool active;       /* it can be shown pictures */
+    bool shown;        /* it is shown the machine's */
     bool evicted;      /* its place went to somebody else before it had logged in */
     bool stopping;     /* it was told to go: of its input only releases count */
     bool told;         /* it knows of the damage and has not asked for a frame since */
@@ -51,7 +52,7 @@ typedef struct ServerPeer {
     UsbLatencies *usb; /* NULL: none told yet */
 
     ServerUsbFlavour *flavour; /* NULL: it has brought no USB device */
-    FramebufferViewer *viewer; /* what it is shown without GFX */
+    FramebufferViewer *viewer; /* what it is shown without GFX; NULL with .member */
     StreamMember *member;      /* with; NULL: it has none, or not yet */
 } ServerPeer;
 

@@ -11,6 +11,7 @@
 #include "video.h"
 
 #include <glib.h>
+#include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,6 +86,7 @@ static void try_codecs(bool sandbox)
     if (!backend)
         return;
     video_trial(backend, sandbox, trials);
+    malloc_trim(0); /* 5 MB of small pieces */
     describe();
     log_info(SUBJECT, "%s", *text ? text : NO_CODEC);
     if (*text)

@@ -57,7 +57,7 @@ static void on_slot(void *user)
     gfx_write_solid_fill(&w, gfx_surface(rig->gfx), (const uint8_t *)"\1\2\3\4", &rect, 1);
     GfxFrame frame;
     assert(gfx_frame_pack(&rig->packer, &frame, ++rig->frame, 0, w.data, w.len));
-    gfx_send_frame(rig->gfx, &frame, 0);
+    gfx_send_frame(rig->gfx, &frame, 0, NULL);
     gfx_frame_clear(&frame);
     writer_clear(&w);
 }

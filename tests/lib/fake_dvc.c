@@ -9,7 +9,8 @@
 typedef struct Message {
     struct Message *next;
     size_t len;
-    uint8_t data[];
+    DvcOwner owner; /* .owner == NULL: the bytes are this one's */
+    const uint8_t *data;
 } Message;
 
 struct Dvc {
@@ -56,16 +57,34 @@ Dvc *dvc_open(DvcManager *manager, const char *name, size_t max_message, DvcPrio
     return dvc;
 }
 
+/* An allocation of exactly that length shows the sanitizer a read past its end. */
+static uint8_t *duplicate(const void *data, size_t len)
+{
+    uint8_t *made = malloc(len ? len : 1);
+
+    assert(made);
+    memcpy(made, data, len);
+    return made;
+}
+
 bool dvc_send(Dvc *dvc, const uint8_t *data, size_t len)
+{
+    return dvc_send_held(dvc, data, len, NULL);
+}
+
+bool dvc_send_held(Dvc *dvc, const uint8_t *data, size_t len, const DvcOwner *owner)
 {
     assert(!dvc->dead);
     if (!dvc->open)
         return false;
-    Message *m = malloc(sizeof(*m) + len);
+    Message *m = calloc(1, sizeof(*m));
     assert(m);
-    m->next = NULL;
     m->len = len;
-    memcpy(m->data, data, len);
+    m->data = owner ? data : duplicate(data, len);
+    if (owner) {
+        m->owner = *owner;
+        owner->ref(owner->owner);
+    }
     *dvc->last = m;
     dvc->last = &m->next;
     dvc->pending++;
@@ -185,10 +204,7 @@ void fake_dvc_receive(Dvc *dvc, const void *data, size_t len)
         fake_dvc_end(dvc, DVC_CLOSED_OVERSIZE);
         return;
     }
-    /* An allocation of exactly the message's length shows the sanitizer a read past its end. */
-    uint8_t *copy = malloc(len);
-    assert(copy);
-    memcpy(copy, data, len);
+    uint8_t *copy = duplicate(data, len);
     dvc->callbacks->message(dvc, copy, len, dvc->user);
     free(copy);
 }
@@ -204,10 +220,12 @@ uint8_t *fake_dvc_take(Dvc *dvc, size_t *len)
     if (!dvc->first)
         dvc->last = &dvc->first;
     dvc->pending--;
-    uint8_t *data = malloc(m->len ? m->len : 1);
-    assert(data);
-    memcpy(data, m->data, m->len);
+    uint8_t *data = duplicate(m->data, m->len);
     *len = m->len;
+    if (m->owner.owner)
+        m->owner.unref(m->owner.owner);
+    else
+        free((void *)m->data);
     free(m);
     return data;
 }

@@ -111,7 +111,8 @@ static void handle(Client *c, EncodedFrame *encoded)
         g_assert_true(gfx_start(c->gfx, &encoded->start));
     }
     if (c->need != STREAM_FRESH) {
-        g_assert_true(gfx_send_frame(c->gfx, &encoded->packed, encoded->clear_streams));
+        const DvcOwner owner = encoded_frame_owner(encoded);
+        g_assert_true(gfx_send_frame(c->gfx, &encoded->packed, encoded->clear_streams, &owner));
         c->frames++;
         c->last = encoded->packed.id;
         c->lossy = encoded->lossy;

@@ -355,10 +355,12 @@ static void test_alternating(void)
     size_t bytes = 0;
 
     for (unsigned i = 0; i < 8; i++) {
-        if (i % 2)
+        if (i % 2) {
             photo_rect(s, 0, 0, WIDTH, HEIGHT);
-        else
+        } else {
             page(s, 5);
+            glyph(s, 40, 40, 7, 0xFF8000); /* of a third colour */
+        }
         bytes = show(s);
         s->now_ms += 1000;
         if (i >= 3)

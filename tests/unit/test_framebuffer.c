@@ -176,6 +176,52 @@ static void test_map_random(void)
     guest_free(&g);
 }
 
+/* Damages a tile or invalidates it, takes it, and returns where its picture is. */
+static const uint8_t *take_tile(Framebuffer *fb, FramebufferViewer *v, Guest *g, bool damage)
+{
+    const Rect r = {70, 70, 10, 10};
+
+    if (damage) {
+        g->pixels[(size_t)r.y * g->stride + (size_t)r.x * 4]++;
+        framebuffer_update_map(fb, &r);
+    } else {
+        framebuffer_viewer_invalidate(v, &r);
+    }
+    Frame *f = framebuffer_viewer_take(v);
+    g_assert_nonnull(f);
+    g_assert_cmpuint(f->n_rects, ==, 1);
+    g_assert_false(f->whole);
+    g_assert_cmpmem(f->pixels + (size_t)r.y * f->stride + (size_t)r.x * 4, 4,
+                    g->pixels + (size_t)r.y * g->stride + (size_t)r.x * 4, 4);
+    const uint8_t *pixels = f->pixels;
+    frame_unref(f);
+    return pixels;
+}
+
+/* One viewer is lent what there is, again and again; two get copies of small changes. */
+static void test_lending(void)
+{
+    Framebuffer *fb = framebuffer_new(NULL, NULL);
+    Guest g = guest_new(640, 480, 2560, 0);
+    guest_map(fb, &g, PIXMAN_x8r8g8b8);
+    FramebufferViewer *v = framebuffer_viewer_new(fb);
+    Frame *first = framebuffer_viewer_take(v);
+    g_assert_true(first->whole);
+    const uint8_t *shadow = first->pixels;
+    frame_unref(first);
+    for (int i = 0; i < 4; i++)
+        g_assert_true(take_tile(fb, v, &g, i % 2) == shadow);
+
+    FramebufferViewer *other = framebuffer_viewer_copy(v);
+    for (int i = 0; i < 4; i++)
+        g_assert_true(take_tile(fb, v, &g, i % 2) != shadow);
+    framebuffer_viewer_free(other);
+    g_assert_true(take_tile(fb, v, &g, true) == shadow);
+    framebuffer_viewer_free(v);
+    framebuffer_free(fb);
+    guest_free(&g);
+}
+
 static void test_false_damage(void)
 {
     int calls = 0;
@@ -551,6 +597,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     log_set_level(LOG_LEVEL_ERROR);
     g_test_add_func("/framebuffer/map-random", test_map_random);
+    g_test_add_func("/framebuffer/lending", test_lending);
     g_test_add_func("/framebuffer/false-damage", test_false_damage);
     g_test_add_func("/framebuffer/rect-merge", test_rect_merge);
     g_test_add_func("/framebuffer/immutable-frames", test_frames_are_immutable);

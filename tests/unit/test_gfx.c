@@ -177,7 +177,7 @@ static bool send_pdus(Rig *rig, const Writer *w)
     GfxFrame frame;
 
     g_assert_true(gfx_frame_pack(&rig->packer, &frame, ++rig->frame, 0, w->data, w->len));
-    bool ok = gfx_send_frame(rig->gfx, &frame, 0);
+    bool ok = gfx_send_frame(rig->gfx, &frame, 0, NULL);
     gfx_frame_clear(&frame);
     return ok;
 }
