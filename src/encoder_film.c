@@ -11,11 +11,11 @@
  */
 #include "encoder_priv.h"
 
-#include <string.h>
-#include <winpr/stream.h>
+#include <math.h>
 
 #include "gfx.h"
 #include "gfx_pdu.h"
+#include "remotefx.h"
 
 #define RFX_TYPICAL_TILE 4096u /* bytes, of a photograph; 12 KiB at most */
 #define FILM_SURFACE (GFX_AUX_SURFACE + HISTORY_LAYERS)
@@ -31,19 +31,8 @@ static bool same(const Rect *a, const Rect *b)
     return a->x == b->x && a->y == b->y && a->w == b->w && a->h == b->h;
 }
 
-static bool begin_rfx(Encoder *encoder, const Rect *rect)
-{
-    if (!encoder->rfx) {
-        encoder->rfx = rfx_context_new_ex(TRUE, THREADING_FLAGS_DISABLE_THREADS);
-        if (!encoder->rfx || !rfx_context_set_mode(encoder->rfx, RLGR3))
-            return false;
-        rfx_context_set_pixel_format(encoder->rfx, PIXEL_FORMAT_BGRX32);
-    }
-    return rfx_context_reset(encoder->rfx, (UINT32)rect->w, (UINT32)rect->h);
-}
-
 /* A stream for the film at @rect, and a surface if it is H.264. */
-static bool begin(Encoder *encoder, EncodedFrame *encoded, const Rect *rect)
+static void begin(Encoder *encoder, EncodedFrame *encoded, const Rect *rect)
 {
     GfxState *gfx = &encoder->gfx;
 
@@ -57,11 +46,10 @@ static bool begin(Encoder *encoder, EncodedFrame *encoded, const Rect *rect)
         gfx_write_create_surface(&encoded->bytes, FILM_SURFACE, (uint16_t)rect->w,
                                  (uint16_t)rect->h, GFX_PIXEL_XRGB);
         gfx->film_surface = true;
-    } else if (!begin_rfx(encoder, rect)) {
-        return false;
+    } else {
+        video_rate_init(&gfx->rate, (uint32_t)rect->w, (uint32_t)rect->h);
     }
     gfx->film = *rect;
-    return true;
 }
 
 /* The extent of what changed in the film, in its own coordinates and whole cells; false: nothing.
@@ -95,39 +83,37 @@ static GfxRect edges(const Rect *r)
                      (uint16_t)(r->y + r->h)};
 }
 
-/* RemoteFX codes @part of the film where it is, some rows of tiles at a time. */
-static bool send_rfx(Encoder *encoder, EncodedFrame *encoded, const Rect *part)
+/* RemoteFX codes @part of the film where it is, some rows of tiles at a time. Level 0 takes what
+ * H.264 takes at the best QP or so, and seven levels double the quantiser, as six steps of QP do.
+ */
+static void send_rfx(Encoder *encoder, EncodedFrame *encoded, const Rect *part, bool first)
 {
     GfxState *gfx = &encoder->gfx;
     const GfxRect whole = edges(&gfx->film);
-    const int32_t columns = (part->w + (int32_t)TILE - 1) / (int32_t)TILE + 1;
-    const int32_t step =
-        MAX((int32_t)(ENCODER_MAX_PDU / RFX_TYPICAL_TILE) / columns, 1) * (int32_t)TILE;
-    wStream *s = Stream_New(NULL, 65536);
+    const RemotefxPicture picture = {mirror_at(&gfx->mirror, gfx->film.x, gfx->film.y),
+                                     gfx->mirror.stride, (uint16_t)gfx->film.w,
+                                     (uint16_t)gfx->film.h};
+    const int32_t tile = REMOTEFX_TILE, columns = (part->w + tile - 1) / tile + 1;
+    const int32_t step = MAX((int32_t)(ENCODER_MAX_PDU / RFX_TYPICAL_TILE) / columns, 1) * tile;
+    const double qp = video_rate_next(&gfx->rate, false, VIDEO_GOOD_QP, encoder->film_bytes);
+    const unsigned level = MIN((unsigned)lrint((qp - VIDEO_GOOD_QP) * 7 / 6), REMOTEFX_LEVELS - 1);
     size_t start = encoded->bytes.len;
-    bool ok = s != NULL;
 
-    for (int32_t y = part->y; y < part->y + part->h && ok;) {
-        int32_t end = MIN((y + step) / (int32_t)TILE * (int32_t)TILE, part->y + part->h);
-        RFX_RECT area = {(UINT16)part->x, (UINT16)y, (UINT16)part->w, (UINT16)(end - y)};
-        RFX_MESSAGE *message = rfx_encode_message(
-            encoder->rfx, &area, 1, mirror_at(&gfx->mirror, gfx->film.x, gfx->film.y),
-            (UINT32)gfx->film.w, (UINT32)gfx->film.h, (UINT32)gfx->mirror.stride);
-        Stream_SetPosition(s, 0);
-        ok = message && rfx_write_message(encoder->rfx, s, message);
-        if (message)
-            rfx_message_free(encoder->rfx, message);
-        if (ok)
-            gfx_write_wire_to_surface_1(&encoded->bytes, encoded->surface, GFX_CODEC_CAVIDEO,
-                                        GFX_PIXEL_XRGB, &whole, Stream_Buffer(s),
-                                        (uint32_t)Stream_GetPosition(s));
+    for (int32_t y = part->y; y < part->y + part->h;) {
+        int32_t end = MIN((y + step) / tile * tile, part->y + part->h);
+        size_t at = gfx_begin_wire_to_surface_1(&encoded->bytes, encoded->surface,
+                                                GFX_CODEC_CAVIDEO, GFX_PIXEL_XRGB, &whole);
+        if (first)
+            remotefx_write_headers(&picture, &encoded->bytes);
+        first = false;
+        remotefx_write(&picture, (uint16_t)part->x, (uint16_t)y, (uint16_t)part->w,
+                       (uint16_t)(end - y), level, gfx->rfx_frame++, &encoded->bytes);
+        gfx_end_wire_to_surface_1(&encoded->bytes, at);
         y = end;
     }
-    if (s)
-        Stream_Free(s, TRUE);
     encoded->film_bytes = (uint32_t)(encoded->bytes.len - start);
     encoded->film_codec = "RemoteFX";
-    return ok;
+    video_rate_coded(&gfx->rate, false, qp, encoded->film_bytes, encoder->film_bytes);
 }
 
 /* Codes @part of the film and copies it to its place. */
@@ -166,7 +152,7 @@ void encoder_film(Encoder *encoder, EncodedFrame *encoded)
     Mirror *mirror = &gfx->mirror;
     Rect film, part;
 
-    if (!gfx->region || gfx->film_failed || !mirror->all_known)
+    if (!gfx->region || !mirror->all_known)
         return;
     if (!region_note(gfx->region, mirror, encoded->frame, encoder->film_bytes > 0,
                      gfx->bytes_before, &film) ||
@@ -181,13 +167,12 @@ void encoder_film(Encoder *encoder, EncodedFrame *encoded)
         mirror_clear_boxes(mirror, &film); /* between two pictures */
         return;
     }
-    if (key && !begin(encoder, encoded, &film)) {
-        gfx->film_failed = true;
-        return;
-    }
+    if (key)
+        begin(encoder, encoded, &film);
     mirror_draw_lossy(mirror, encoded->frame, &film);
-    if (gfx->video ? !send_h264(encoder, encoded, &part, key)
-                   : !send_rfx(encoder, encoded, &part)) {
+    if (!gfx->video) {
+        send_rfx(encoder, encoded, &part, key);
+    } else if (!send_h264(encoder, encoded, &part, key)) {
         encoder_film_end(encoder); /* its cells are painted as what they are: not exact */
         mirror_compare_again(mirror, encoded->frame, &film, false);
         return;

@@ -42,7 +42,7 @@ void encoder_begin(Encoder *encoder)
 
     g_clear_pointer(&gfx->history, history_free);
     encoder_film_end(encoder);
-    gfx->film_surface = gfx->film_failed = false;
+    gfx->film_surface = false;
     memset(gfx->layer_made, 0, sizeof(gfx->layer_made));
     if (!encoder->clear) /* it ends */
         return;

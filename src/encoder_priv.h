@@ -13,6 +13,7 @@
 #include "motion.h"
 #include "region.h"
 #include "video.h"
+#include "video_rate.h"
 
 #define TILE FRAMEBUFFER_TILE
 
@@ -26,7 +27,8 @@ typedef struct GfxState {
     Rect film;           /* that plays; .w == 0: none does */
     VideoEncoder *video; /* its H.264; NULL: it is RemoteFX */
     bool film_surface;   /* the client has the surface of a film, of this or of the last one */
-    bool film_failed;    /* no codec works */
+    VideoRate rate;      /* of its RemoteFX */
+    uint32_t rfx_frame;
     size_t bytes_before; /* of the last frame */
     uint8_t *moved;      /* per cell: its content goes elsewhere in this frame */
     CellBox *boxes;      /* per cell: of the mirror's, what is to be painted now */

@@ -589,6 +589,45 @@ static void test_film_rfx(void)
     check_film(FILM_RFX);
 }
 
+static double film_bytes(Session *s, VideoScene *scene, unsigned from, unsigned n)
+{
+    double sum = 0;
+
+    for (unsigned t = from; t < from + n; t++) {
+        film_picture(s, scene, t);
+        sum += show_frame(s).film_bytes;
+    }
+    return sum / n;
+}
+
+/* Without H.264, too, a slow link gets coarser pictures and not fewer; and fine ones again later.
+ */
+static void test_film_limited(void)
+{
+    Session *s = session_new_for(FILM_RFX);
+    VideoScene *scene = video_scene_new((uint32_t)film.w, (uint32_t)film.h, 2);
+
+    page(s, 0);
+    show(s);
+    film_bytes(s, scene, 0, 10);
+    double free = film_bytes(s, scene, 10, 20), psnr = film_psnr(s);
+    encoder_limit_film(s->encoder, (uint32_t)(free / 4));
+    film_bytes(s, scene, 30, 10);
+    double limited = film_bytes(s, scene, 40, 20), limited_psnr = film_psnr(s);
+    encoder_limit_film(s->encoder, 0);
+    film_bytes(s, scene, 60, 10);
+    double again = film_bytes(s, scene, 70, 20);
+    g_test_message("%.0f bytes a picture, %.1f dB; limited %.0f, %.1f dB; then %.0f", free, psnr,
+                   limited, limited_psnr, again);
+    g_assert_cmpfloat(limited, <, free / 4 * 1.15);
+    g_assert_cmpfloat(limited, >, free / 4 * 0.7);
+    g_assert_cmpfloat(limited_psnr, >, 25);
+    g_assert_cmpfloat(again, >, free * 0.85);
+    refine(s);
+    video_scene_free(scene);
+    session_free(s);
+}
+
 /* A film of which each exact picture takes so long that the next one comes late is found all the
  * same. */
 static void test_slow_film(void)
@@ -657,6 +696,7 @@ int main(int argc, char **argv)
     video_load(false);
     g_test_add_func("/encoder-gfx/film/h264", test_film_h264);
     g_test_add_func("/encoder-gfx/film/rfx", test_film_rfx);
+    g_test_add_func("/encoder-gfx/film/limited", test_film_limited);
     g_test_add_func("/encoder-gfx/film/slow", test_slow_film);
     g_test_add_func("/encoder-gfx/film/cursor", test_cursor_over_film);
     g_test_add_func("/encoder-gfx/text-is-no-film", test_text_is_no_film);

@@ -1,0 +1,36 @@
+/*
+ * RemoteFX (MS-RDPRFX): pictures that move, for clients without H.264, at any quality.
+ *
+ * Owner: none, nothing is remembered from one call to the next. Thread: any.
+ */
+#ifndef QRDP_REMOTEFX_H
+#define QRDP_REMOTEFX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bytes.h"
+
+#define REMOTEFX_TILE 64u
+/** 0 is the best level. Each halves the number of values of one band in seven, so seven levels
+ * double the quantiser as six steps of H.264's QP do, and bytes roughly halve. */
+#define REMOTEFX_LEVELS 43u
+
+typedef struct RemotefxPicture {
+    const uint8_t *bgrx; /* 4 bytes a pixel, the fourth is ignored */
+    size_t stride;
+    uint16_t width, height;
+} RemotefxPicture;
+
+/** Appends what a decoder has to be told before the first message (2.2.2.2). */
+void remotefx_write_headers(const RemotefxPicture *picture, Writer *out);
+/** Appends one message with a frame of its own, number @frame, of the part of @picture at (@x, @y)
+ * with
+ * @w x @h pixels, which the decoder draws and nothing else; @y is a multiple of REMOTEFX_TILE
+ * unless tiles shall be coded twice. Tiles hang on the corner of the picture. At most 48 KiB a
+ * tile. */
+void remotefx_write(const RemotefxPicture *picture, uint16_t x, uint16_t y, uint16_t w, uint16_t h,
+                    unsigned level, uint32_t frame, Writer *out);
+
+#endif
