@@ -2,7 +2,9 @@
 
 import os
 import random
+import time
 
+import ownnet
 import standin
 from qrdp import run_once
 from rig import full, full_run, say
@@ -183,6 +185,29 @@ class ReconnectTest(GraceRig):
         status, text = self.agent.finish(job, 90)
         self.assertEqual(status, 0, self.agent.shell("cat /tmp/tty"))
         self.assertEqual(self.unplugged(), self.marked)
+
+
+@full
+class LostTest(GraceRig):
+    """The network is lost and nobody is told: what is sent gets no answer, not even the kernel's."""
+
+    @classmethod
+    def start(cls):
+        cls.network = ownnet.OwnNetwork()
+        cls.shared.addCleanup(cls.network.leave)
+        super().start()
+
+    def test_session_goes_on(self):
+        """Ten seconds, which is more than FreeRDP would wait: the session goes on, and so does the writer."""
+        client, usb = self.bring_stick(args=["/timeout:60000"])  # else the client's kernel gives up
+        place, job = self.start_writing(usb)
+        mark = len(self.server.log())
+        self.network.lose()
+        start = time.monotonic()
+        wait_for(lambda: time.monotonic() - start > 10, 60, "ten seconds to pass")
+        self.network.find()
+        self.check_goes_on(usb, place, job)
+        self.assertNotIn("connection ended", self.log_since(mark))
 
 
 class ShareTest(GraceRig):
