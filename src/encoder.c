@@ -80,7 +80,6 @@ void encoder_free(Encoder *encoder)
         return;
     freerdp_bitmap_planar_context_free(encoder->planar);
     freerdp_bitmap_planar_context_free(encoder->planar_raw);
-    rfx_context_free(encoder->rfx);
     nsc_context_free(encoder->nsc);
     g_clear_pointer(&encoder->clear, clear_encoder_free);
     encoder_gfx_clear(encoder);

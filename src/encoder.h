@@ -30,11 +30,11 @@ typedef enum FilmCodec { FILM_NONE, FILM_RFX, FILM_H264 } FilmCodec;
 
 typedef struct EncoderParams {
     EncoderPath path;
-    unsigned bpp;       /* of bitmaps: 32, 24, 16 or 15 */
-    bool skip_alpha;    /* the client takes planar bitmaps without an alpha plane */
-    size_t max_part;    /* largest RemoteFX or NSCodec message, largest bitmap */
-    FilmCodec film;     /* GFX: the best that the client decodes */
-    uint32_t rlgr_mode; /* RemoteFX entropy coder, FreeRDP's RLGR_MODE */
+    unsigned bpp;    /* of bitmaps: 32, 24, 16 or 15 */
+    bool skip_alpha; /* the client takes planar bitmaps without an alpha plane */
+    size_t max_part; /* largest RemoteFX or NSCodec message, largest bitmap */
+    FilmCodec film;  /* GFX: the best that the client decodes */
+    bool rlgr1;      /* ENCODER_RFX: the client's decoder has no RLGR3 */
 } EncoderParams;
 
 /** Least .max_part: half a tile must fit as a raw bitmap (clients without multifragment updates

@@ -92,7 +92,7 @@ static void send_rfx(Encoder *encoder, EncodedFrame *encoded, const Rect *part, 
     const GfxRect whole = edges(&gfx->film);
     const RemotefxPicture picture = {mirror_at(&gfx->mirror, gfx->film.x, gfx->film.y),
                                      gfx->mirror.stride, (uint16_t)gfx->film.w,
-                                     (uint16_t)gfx->film.h};
+                                     (uint16_t)gfx->film.h, false};
     const int32_t tile = REMOTEFX_TILE, columns = (part->w + tile - 1) / tile + 1;
     const int32_t step = MAX((int32_t)(ENCODER_MAX_PDU / RFX_TYPICAL_TILE) / columns, 1) * tile;
     const double qp = video_rate_next(&gfx->rate, false, VIDEO_GOOD_QP, encoder->film_bytes);
@@ -107,7 +107,7 @@ static void send_rfx(Encoder *encoder, EncodedFrame *encoded, const Rect *part, 
             remotefx_write_headers(&picture, &encoded->bytes);
         first = false;
         remotefx_write(&picture, (uint16_t)part->x, (uint16_t)y, (uint16_t)part->w,
-                       (uint16_t)(end - y), level, gfx->rfx_frame++, &encoded->bytes);
+                       (uint16_t)(end - y), level, encoder->rfx_frame++, &encoded->bytes);
         gfx_end_wire_to_surface_1(&encoded->bytes, at);
         y = end;
     }

@@ -15,6 +15,7 @@
 #include <winpr/stream.h>
 
 #include "interleaved.h"
+#include "remotefx.h"
 
 /* NSCodec: 1 loses one bit of chroma, the least there is; subsampling would lose more. */
 #define NSC_LOSS 1
@@ -32,12 +33,6 @@ bool encoder_legacy_init(Encoder *encoder)
         encoder->planar = freerdp_bitmap_planar_context_new(planar, TILE, TILE);
         if (!encoder->planar)
             return false;
-    }
-    if (p->path == ENCODER_RFX) {
-        encoder->rfx = rfx_context_new_ex(TRUE, THREADING_FLAGS_DISABLE_THREADS);
-        if (!encoder->rfx || !rfx_context_set_mode(encoder->rfx, (RLGR_MODE)p->rlgr_mode))
-            return false;
-        rfx_context_set_pixel_format(encoder->rfx, PIXEL_FORMAT_BGRX32);
     }
     if (p->path == ENCODER_NSC) {
         encoder->nsc = nsc_context_new();
@@ -142,22 +137,25 @@ static void encode_bitmaps(Encoder *encoder, EncodedFrame *encoded, const Rect *
 }
 
 /* One message for @rect, or two for its halves if it gets too long. */
-static bool add_rfx(Encoder *encoder, EncodedFrame *encoded, const Rect *rect, wStream *s)
+static void add_rfx(Encoder *encoder, EncodedFrame *encoded, const Rect *rect)
 {
     const Frame *frame = encoded->frame;
-    Rect all = {0, 0, (int32_t)frame->width, (int32_t)frame->height};
-    RFX_RECT area = {(UINT16)rect->x, (UINT16)rect->y, (UINT16)rect->w, (UINT16)rect->h};
-    RFX_MESSAGE *message = rfx_encode_message(encoder->rfx, &area, 1, frame->pixels, frame->width,
-                                              frame->height, frame->stride);
+    const RemotefxPicture picture = {frame->pixels, frame->stride, (uint16_t)frame->width,
+                                     (uint16_t)frame->height, encoder->params.rlgr1};
+    const bool first = encoder->rfx_width != frame->width || encoder->rfx_height != frame->height;
+    EncodedPart part = {{0, 0, (int32_t)frame->width, (int32_t)frame->height},
+                        frame->width,
+                        frame->height,
+                        true,
+                        encoded->bytes.len,
+                        0};
 
-    if (!message)
-        return false;
-    Stream_SetPosition(s, 0);
-    bool ok = rfx_write_message(encoder->rfx, s, message);
-    rfx_message_free(encoder->rfx, message);
-    if (!ok)
-        return false;
-    if (Stream_GetPosition(s) > encoder->params.max_part &&
+    if (first)
+        remotefx_write_headers(&picture, &encoded->bytes);
+    remotefx_write(&picture, (uint16_t)rect->x, (uint16_t)rect->y, (uint16_t)rect->w,
+                   (uint16_t)rect->h, 0, encoder->rfx_frame, &encoded->bytes);
+    part.len = encoded->bytes.len - part.offset;
+    if (part.len > encoder->params.max_part &&
         (rect->w > (int32_t)TILE || rect->h > (int32_t)TILE)) {
         Rect a = *rect, b = *rect;
         if (rect->h > (int32_t)TILE) {
@@ -169,39 +167,33 @@ static bool add_rfx(Encoder *encoder, EncodedFrame *encoded, const Rect *rect, w
             b.x += a.w;
             b.w -= a.w;
         }
-        return add_rfx(encoder, encoded, &a, s) && add_rfx(encoder, encoded, &b, s);
+        writer_truncate(&encoded->bytes, part.offset);
+        add_rfx(encoder, encoded, &a);
+        add_rfx(encoder, encoded, &b);
+        return;
     }
-    add_part(encoded, &all, frame->width, frame->height, true, Stream_Buffer(s),
-             Stream_GetPosition(s));
-    return true;
+    encoder->rfx_width = frame->width;
+    encoder->rfx_height = frame->height;
+    encoder->rfx_frame++;
+    g_array_append_val(encoded->parts, part);
 }
 
-static bool encode_rfx(Encoder *encoder, EncodedFrame *encoded)
+static void encode_rfx(Encoder *encoder, EncodedFrame *encoded)
 {
     const Frame *frame = encoded->frame;
-    bool ok = true;
 
-    if (encoder->rfx_width != frame->width || encoder->rfx_height != frame->height) {
-        if (!rfx_context_reset(encoder->rfx, frame->width, frame->height))
-            return false;
-        encoder->rfx_width = frame->width;
-        encoder->rfx_height = frame->height;
-    }
-    wStream *s = Stream_New(NULL, 65536);
-    for (uint32_t i = 0; i < frame->n_rects && ok; i++) {
+    for (uint32_t i = 0; i < frame->n_rects; i++) {
         const Rect *r = &frame->rects[i];
         /* as many rows of tiles as usually fit */
         uint32_t columns = ((uint32_t)r->w + TILE - 1) / TILE;
         int32_t rows = (int32_t)(encoder->params.max_part / RFX_TYPICAL_TILE / columns);
         int32_t step = rows * (int32_t)TILE;
-        for (int32_t y = r->y; y < r->y + r->h && ok;) {
+        for (int32_t y = r->y; y < r->y + r->h;) {
             Rect part = {r->x, y, r->w, MIN(MAX(step, (int32_t)TILE), r->y + r->h - y)};
-            ok = add_rfx(encoder, encoded, &part, s);
+            add_rfx(encoder, encoded, &part);
             y += part.h;
         }
     }
-    Stream_Free(s, TRUE);
-    return ok;
 }
 
 static bool encode_nsc(Encoder *encoder, EncodedFrame *encoded, const Rect *rect)
@@ -242,8 +234,10 @@ bool encoder_legacy_encode(Encoder *encoder, EncodedFrame *encoded)
         encode_bitmaps(encoder, encoded, &all);
         return true;
     }
-    if (encoded->path == ENCODER_RFX)
-        return frame->n_rects == 0 || encode_rfx(encoder, encoded);
+    if (encoded->path == ENCODER_RFX) {
+        encode_rfx(encoder, encoded);
+        return true;
+    }
     for (uint32_t i = 0; i < frame->n_rects && ok; i++) {
         if (encoded->path == ENCODER_NSC)
             ok = encode_nsc(encoder, encoded, &frame->rects[i]);

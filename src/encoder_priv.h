@@ -4,7 +4,6 @@
 
 #include <freerdp/codec/nsc.h>
 #include <freerdp/codec/planar.h>
-#include <freerdp/codec/rfx.h>
 #include <freerdp/settings.h>
 
 #include "clearcodec.h"
@@ -28,7 +27,6 @@ typedef struct GfxState {
     VideoEncoder *video; /* its H.264; NULL: it is RemoteFX */
     bool film_surface;   /* the client has the surface of a film, of this or of the last one */
     VideoRate rate;      /* of its RemoteFX */
-    uint32_t rfx_frame;
     size_t bytes_before; /* of the last frame */
     uint8_t *moved;      /* per cell: its content goes elsewhere in this frame */
     CellBox *boxes;      /* per cell: of the mirror's, what is to be painted now */
@@ -43,11 +41,11 @@ struct Encoder {
     BITMAP_PLANAR_CONTEXT *planar_raw; /* GFX: for what nothing makes smaller */
     ClearEncoder *clear;               /* GFX */
     uint64_t text_density; /* GFX: bytes of 1024 pixels of the last large block of text */
-    RFX_CONTEXT *rfx;
     NSC_CONTEXT *nsc;
-    uint32_t rfx_width, rfx_height; /* that rfx was reset for */
-    uint8_t *scratch;               /* GFX: planar output; legacy: one bitmap */
-    uint32_t film_bytes;            /* GFX: a film's picture may take, 0: any number */
+    uint32_t rfx_width, rfx_height; /* legacy: of the last RemoteFX headers */
+    uint32_t rfx_frame;
+    uint8_t *scratch;    /* GFX: planar output; legacy: one bitmap */
+    uint32_t film_bytes; /* GFX: a film's picture may take, 0: any number */
     GfxState gfx;
 };
 

@@ -3,8 +3,8 @@
  * sets say (rdp-server.md 8). All of them leave as fast-path updates, which may not be larger than
  * the client's MultifragMaxRequestSize. Frames are bracketed by frame markers where the client
  * knows them, and counted by the pacer where it acknowledges them; otherwise the measures are the
- * socket, no frame being asked for while FreeRDP's output buffer is not empty, and the bandwidth that
- * auto-detection has found, if the client takes part in it.
+ * socket, no frame being asked for while FreeRDP's output buffer is not empty, and the bandwidth
+ * that auto-detection has found, if the client takes part in it.
  *
  * RemoteFX and NSCodec lose. Small frames go as bitmaps at once. Each tile shown with loss is
  * remembered, and when it has rested for a quarter of a second it is shown again as a bitmap, some
@@ -67,7 +67,7 @@ bool legacy_init(Legacy *legacy, rdpContext *context, const char **why)
     }
     legacy->params.bpp = depth;
     legacy->params.skip_alpha = flag(legacy, FreeRDP_DrawAllowSkipAlpha);
-    legacy->params.rlgr_mode = u32(legacy, FreeRDP_RemoteFxRlgrMode);
+    legacy->params.rlgr1 = u32(legacy, FreeRDP_RemoteFxRlgrMode) == RLGR1;
     legacy->params.path = choose_path(legacy);
     legacy->params.max_part = legacy->max_update - RECT_HEADER;
     legacy->markers =

@@ -299,7 +299,7 @@ static void test_bitmap_low_depth(void)
 
 static void test_rfx(void)
 {
-    EncoderParams params = {.path = ENCODER_RFX, .bpp = 32, .max_part = 65536, .rlgr_mode = RLGR3};
+    EncoderParams params = {.path = ENCODER_RFX, .bpp = 32, .max_part = 65536};
     Encoder *encoder = encoder_new(&params);
     RFX_CONTEXT *decoder = rfx_context_new(FALSE);
 
@@ -335,6 +335,35 @@ static void test_rfx(void)
         encoded_frame_unref(encoded);
         frame_unref(frame);
     }
+    rfx_context_free(decoder);
+    encoder_free(encoder);
+}
+
+/* The first message of all is so long that it is made in parts: they decode all the same. */
+static void test_rfx_noise(void)
+{
+    EncoderParams params = {.path = ENCODER_RFX, .bpp = 32, .max_part = 65536, .rlgr1 = true};
+    Encoder *encoder = encoder_new(&params);
+    RFX_CONTEXT *decoder = rfx_context_new(FALSE);
+    Frame *frame = picture_new(NOISE, 1000, 300);
+    EncodedFrame *encoded = encoder_encode(encoder, frame, 0, false);
+    uint8_t *canvas = canvas_new(frame);
+    REGION16 region;
+
+    region16_init(&region);
+    g_assert_cmpuint(encoded->parts->len, >, 4);
+    for (guint i = 0; i < encoded->parts->len; i++) {
+        const EncodedPart *part = &g_array_index(encoded->parts, EncodedPart, i);
+        g_assert_cmpuint(part->len, <=, 65536);
+        g_assert_true(rfx_process_message(decoder, encoded->bytes.data + part->offset,
+                                          (UINT32)part->len, 0, 0, canvas, PIXEL_FORMAT_BGRX32,
+                                          frame->width * 4, frame->height, &region));
+    }
+    g_assert_cmpuint(difference(frame, canvas), <, 200);
+    region16_uninit(&region);
+    g_free(canvas);
+    encoded_frame_unref(encoded);
+    frame_unref(frame);
     rfx_context_free(decoder);
     encoder_free(encoder);
 }
@@ -442,6 +471,7 @@ int main(int argc, char **argv)
     g_test_add_func("/encoder/bitmap/32", test_bitmap_32);
     g_test_add_func("/encoder/bitmap/low-depth", test_bitmap_low_depth);
     g_test_add_func("/encoder/rfx", test_rfx);
+    g_test_add_func("/encoder/rfx-noise", test_rfx_noise);
     g_test_add_func("/encoder/nsc", test_nsc);
     g_test_add_func("/encoder/pool", test_pool);
     return g_test_run();
