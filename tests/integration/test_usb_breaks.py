@@ -170,6 +170,7 @@ class RaceTest(FailureRig):
     def bring_loop(self):
         self.person, self.emulated = self.bring([standin.spec("loop")], address=self.wire.address)
         self.agent.wait_usb(LOOP)
+        self.emulated.wait_ready()  # of a client that is killed later: what is connected breaks at once
 
     def events(self):
         return {
