@@ -189,22 +189,24 @@ class HostileClients(Rig):
         # Version 10.4 without H.264 (MS-RDPEGFX 2.2.2.18, 2.2.3.6).
         advertise = client.dynamic(bytes([0x30, channel]) + u16(0x12, 0) + u32(22) + u16(1) + u32(0xA0400, 4, 0x20))
         # Its display is in the status after its first report.
-        frames = lambda: (server.status()["clients"][0]["display"] or {"frames": 0})["frames"]
+        sent = lambda what: (server.status()["clients"][0]["display"] or {what: 0})[what]
 
         def again(count):
-            """Advertises, and waits for what the server does about it."""
+            """Advertises; the frames that there are when the server has done what it does about it."""
             client.tls.sendall(advertise)
             wait_for(lambda: server.log().count("GFX version") == count, 30, "advertisement %d to be read" % count)
-            wait_for(frames, 30, "the first frame")
-            return wait_still(frames, 60, "the server")
-        first = again(1)
+            return wait_still(lambda: sent("frames"), 60, "the server")
+        again(1)
+        wait_for(lambda: sent("bytes") > 1 << 20, 30, "more than the network takes")
+        first = wait_still(lambda: sent("frames"), 60, "the server")
         self.assertEqual({again(2 + n) for n in range(5)}, {first})
         client.tls.settimeout(1)
 
         def read():
             with contextlib.suppress(TimeoutError):
-                client.tls.recv(1 << 20)
-            return frames() > first
+                for _ in range(100):  # records
+                    client.tls.recv(1 << 20)
+            return sent("frames") > first
         wait_for(read, 60, "another frame, now that the first is read", 0)
 
     def test_channel_claims(self):
