@@ -9,7 +9,8 @@
  *
  * The watchdog looks at the socket, not at our own bookkeeping: if bytes wait in the kernel and the
  * other side acknowledges none of them for Config.stall_seconds, the client has stopped reading.
- * A client that is merely slow acknowledges something.
+ * A client that is merely slow acknowledges something. One whose network is gone does not even
+ * acknowledge that it has no room; it goes sooner, while its USB devices can still be kept for it.
  */
 #include "peer.h"
 
@@ -139,6 +140,10 @@ void peer_watchdog(Peer *peer, int64_t now_us)
     } else if (now_us - peer->progress_us > limit_us) {
         g_snprintf(why, sizeof(why), "it read nothing for %u seconds", peer->config->stall_seconds);
         peer_cut(peer, why);
+        return;
+    } else if (now_us - peer->progress_us > (int64_t)CLIENT_SOCKET_LOST_S * G_USEC_PER_SEC &&
+               client_socket_is_lost(peer->watch_fd)) {
+        peer_cut(peer, "its network does not answer");
         return;
     }
     /* A thread that long in one dispatch waits for a client in a way we did not foresee. */

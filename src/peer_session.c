@@ -512,7 +512,7 @@ static bool open_client(Peer *peer)
     peer->client->ContextNew = on_context_new;
     if (!new_context(peer->client))
         return false;
-    client_socket_setup(peer->watch_fd, peer->config->stall_seconds);
+    client_socket_setup(peer->watch_fd);
     ((PeerContext *)peer->client->context)->peer = peer;
     if (!peer_apply_settings(peer))
         return false;

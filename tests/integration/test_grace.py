@@ -197,17 +197,33 @@ class LostTest(GraceRig):
         cls.shared.addCleanup(cls.network.leave)
         super().start()
 
-    def test_session_goes_on(self):
-        """Ten seconds, which is more than FreeRDP would wait: the session goes on, and so does the writer."""
-        client, usb = self.bring_stick(args=["/timeout:60000"])  # else the client's kernel gives up
-        place, job = self.start_writing(usb)
-        mark = len(self.server.log())
+    def lose(self, seconds):
         self.network.lose()
         start = time.monotonic()
-        wait_for(lambda: time.monotonic() - start > 10, 60, "ten seconds to pass")
+        wait_for(lambda: time.monotonic() - start > seconds, 60, "%d seconds to pass" % seconds)
         self.network.find()
+
+    def test_session_goes_on(self):
+        """Five seconds: the session goes on, and so does the writer."""
+        client, usb = self.bring_stick()
+        place, job = self.start_writing(usb)
+        mark = len(self.server.log())
+        self.lose(5)
         self.check_goes_on(usb, place, job)
         self.assertNotIn("connection ended", self.log_since(mark))
+
+    def test_client_comes_back(self):
+        """A quarter of a minute: the stock client gives up after nine seconds and connects again.
+
+        By then the guest must not have been told that its requests have failed: it would reset the stick.
+        """
+        client, usb = self.bring_stick(args=["+auto-reconnect"])
+        place, job = self.start_writing(usb)
+        mark = len(self.server.log())
+        self.lose(15)
+        wait_for(lambda: "given back to the guest" in self.log_since(mark), 90,
+                 lambda: "the device to be given back: " + self.log_since(mark))
+        self.check_goes_on(usb, place, job)
 
 
 class ShareTest(GraceRig):

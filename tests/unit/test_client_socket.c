@@ -60,7 +60,7 @@ static void check(int pair[2])
     char drain[65536];
     int queued = -1;
 
-    client_socket_setup(pair[0], 20);
+    client_socket_setup(pair[0]);
     mark_of(pair[0], &queued);
     g_assert_cmpint(queued, ==, 0);
     fill(pair[0]);

@@ -4,7 +4,7 @@
     network.lose(); network.find()
     network.leave()
 
-A proxy cannot show that: its kernel acknowledges to both ends what will never arrive. Needs root (CAP_SYS_ADMIN).
+A proxy cannot show that: its kernel acknowledges to both ends what does not arrive. Needs root (CAP_SYS_ADMIN).
 """
 
 import ctypes
