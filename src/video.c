@@ -5,6 +5,10 @@
  * to the next. A kind that fails later is not used again by anybody: the next stream gets the next
  * kind, and in the end there is none.
  *
+ * A steady kind is for links that carry its pictures. It gives way to one that takes a new quality
+ * with each picture as soon as another than the usual one is needed, and is not taken back for that
+ * stream: each change costs a key picture.
+ *
  * The planes live as long as the encoder, so only what changed is converted. The client is told to
  * paint that only; its decoder has all of the picture.
  */
@@ -28,6 +32,7 @@
  * 1.6 times what textured video does. 12 ms keep a full screen of 1280x800 below what SPICE takes
  * for its JPEGs there (./dev bench display, cpu.fullvideo 0.93; with twice as much it was 1.16). */
 #define FRAME_BUDGET_US 12000.0
+#define STEADY_QP 1.0 /* a difference that is not worth a key picture */
 
 static const VideoBackend *backend;         /* NULL: none; constant once opened */
 static VideoTrial trials[VIDEO_MAX_CODECS]; /* with .text constant once .ready */
@@ -176,33 +181,62 @@ static void give_up_kind(unsigned kind, const char *why)
         log_warning(SUBJECT, "%s is not used any more: %s", backend->kinds[kind].name, why);
 }
 
+/* The best kind for that size, multiples of 16, but for those @refused (a bit for each). NULL: none
+ * wants it. */
+static VideoCodec *open_codec(uint32_t w, uint32_t h, uint32_t refused, unsigned *kind)
+{
+    char why[128] = "";
+    int chosen;
+
+    while ((chosen = choose_kind((double)w * h, refused)) >= 0) {
+        const char *name = backend->kinds[chosen].name;
+        VideoCodec *codec = backend->open((unsigned)chosen, w, h, VIDEO_GOOD_QP, why, sizeof(why));
+        if (codec) {
+            *kind = (unsigned)chosen;
+            log_debug(SUBJECT, "%ux%u with %s", w, h, name);
+            return codec;
+        }
+        /* GPUs have least sizes of their own: it may well work for the next */
+        log_debug(SUBJECT, "%ux%u not with %s: %s", w, h, name, why);
+        refused |= 1u << chosen;
+    }
+    return NULL;
+}
+
 VideoEncoder *video_encoder_new(uint32_t width, uint32_t height)
 {
-    uint32_t w = up16(width), h = up16(height);
-    char why[128] = "";
-    uint32_t refused = 0;
-    int kind;
+    const uint32_t w = up16(width), h = up16(height);
+    unsigned kind = 0;
 
     if (width < 1 || height < 1 || width > VIDEO_MAX_SIDE || height > VIDEO_MAX_SIDE)
         return NULL;
-    while ((kind = choose_kind((double)w * h, refused)) >= 0) {
-        VideoCodec *codec = backend->open((unsigned)kind, w, h, VIDEO_GOOD_QP, why, sizeof(why));
-        if (codec) {
-            VideoEncoder *encoder = g_new0(VideoEncoder, 1);
-            encoder->kind = (unsigned)kind;
-            encoder->codec = codec;
-            encoder->width = width;
-            encoder->height = height;
-            video_planes_init(&encoder->planes, w, h);
-            video_rate_init(&encoder->rate, w, h);
-            log_debug(SUBJECT, "%ux%u with %s", width, height, backend->kinds[kind].name);
-            return encoder;
-        }
-        /* GPUs have least sizes of their own: it may well work for the next */
-        log_debug(SUBJECT, "%ux%u not with %s: %s", width, height, backend->kinds[kind].name, why);
-        refused |= 1u << kind;
-    }
-    return NULL;
+    VideoCodec *codec = open_codec(w, h, 0, &kind);
+    if (!codec)
+        return NULL;
+    VideoEncoder *encoder = g_new0(VideoEncoder, 1);
+    encoder->kind = kind;
+    encoder->codec = codec;
+    encoder->width = width;
+    encoder->height = height;
+    video_planes_init(&encoder->planes, w, h);
+    video_rate_init(&encoder->rate, w, h);
+    return encoder;
+}
+
+/* Takes a kind that follows what is asked for; false: there is none. */
+static bool follow(VideoEncoder *encoder)
+{
+    uint32_t steady = 0;
+
+    for (unsigned i = 0; i < backend->n_kinds; i++)
+        steady |= (uint32_t)backend->kinds[i].steady << i;
+    VideoCodec *codec =
+        open_codec(up16(encoder->width), up16(encoder->height), steady, &encoder->kind);
+    if (!codec)
+        return false;
+    backend->close(encoder->codec);
+    encoder->codec = codec;
+    return true;
 }
 
 void video_encoder_free(VideoEncoder *encoder)
@@ -252,6 +286,11 @@ bool video_encode(VideoEncoder *encoder, const VideoPicture *picture, const Vide
     g_assert(picture->n_rects >= 1 && picture->n_rects <= VIDEO_MAX_RECTS);
     if (encoder->broken)
         return false;
+    if (backend->kinds[encoder->kind].steady && fabs(qp - VIDEO_GOOD_QP) > STEADY_QP &&
+        follow(encoder)) {
+        key = true;
+        qp = video_rate_next(&encoder->rate, key, best, want->frame_bytes);
+    }
     convert(encoder, picture);
     if (!backend->encode(encoder->codec, &encoder->planes, qp, key, &coded, why, sizeof(why)) ||
         coded.len == 0) {

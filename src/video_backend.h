@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 /** Changes with anything below. */
-#define VIDEO_BACKEND_ABI 1u
+#define VIDEO_BACKEND_ABI 2u
 #define VIDEO_MAX_CODECS 16u /* of one backend */
 #define VIDEO_MIN_QP 10
 #define VIDEO_MAX_QP 51
@@ -42,6 +42,7 @@ typedef struct VideoCodecKind {
     const char *name; /* for people: "libx264 superfast" */
     bool gpu;         /* opens and controls a device node below /dev/dri */
     bool unconfined;  /* does not work under the sandbox */
+    bool steady;      /* for the quality it was opened with: it changes that late or not at all */
 } VideoCodecKind;
 
 typedef struct VideoBackend {

@@ -60,7 +60,7 @@ static void measure(uint32_t width, uint32_t height, double detail, double qp, u
         }
         writer_clear(&w);
     }
-    printf("%ux%u qp %2.0f: %5.2f ms  %7.0f bytes  ssim %.4f  key %zu bytes  last qp %u  %s\n",
+    printf("%ux%u qp %4.1f: %5.2f ms  %7.0f bytes  ssim %.4f  key %zu bytes  last qp %u  %s\n",
            width, height, qp, ms / (PICTURES - 1), bytes / (PICTURES - 1), ssim / (PICTURES - 1),
            key_bytes, info.qp, info.codec);
     fflush(stdout);
@@ -72,14 +72,14 @@ static void measure(uint32_t width, uint32_t height, double detail, double qp, u
 int main(int argc, char **argv)
 {
     static const uint32_t sizes[][2] = {{640, 360}, {1280, 800}, {1920, 1080}};
-    static const double qps[] = {18, 21, 24};
+    static const double qps[] = {18, 21, VIDEO_GOOD_QP, 24};
     double detail = argc > 1 ? atof(argv[1]) : 1;
     uint32_t bytes = argc > 2 ? (uint32_t)atoi(argv[2]) : 0;
 
     video_load(true);
     for (unsigned s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
         uint64_t scaled = (uint64_t)bytes * sizes[s][0] * sizes[s][1] / (640 * 360);
-        for (unsigned q = 0; q < (bytes ? 1u : 3u); q++)
+        for (unsigned q = 0; q < (bytes ? 1u : sizeof(qps) / sizeof(qps[0])); q++)
             measure(sizes[s][0], sizes[s][1], detail, bytes ? 12 : qps[q], (uint32_t)scaled);
     }
     return 0;

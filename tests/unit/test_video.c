@@ -84,7 +84,7 @@ static void test_sizes(void)
         return;
     for (unsigned s = 0; s < G_N_ELEMENTS(sizes); s++) {
         VideoScene *scene = video_scene_new(sizes[s][0], sizes[s][1], 1);
-        VideoWant want = {.qp = 18};
+        const VideoWant want = {.qp = s % 2 ? 18 : VIDEO_GOOD_QP};
         Pair pair;
 
         pair_init(&pair, sizes[s][0], sizes[s][1]);
@@ -159,7 +159,7 @@ static void test_rects(void)
 /* A key picture when one is asked for and never else; a decoder that starts there needs no more. */
 static void test_keys(void)
 {
-    VideoWant want = {.qp = 20};
+    VideoWant want = {.qp = VIDEO_GOOD_QP};
 
     if (!usable())
         return;
@@ -275,7 +275,7 @@ static gpointer encode_confined(gpointer data)
     static uint8_t bgrx[640 * 360 * 4];
     const GfxRect all = {0, 0, 640, 360};
     const VideoPicture picture = {bgrx, 640 * 4, &all, 1};
-    const VideoWant want = {.qp = 20};
+    const VideoWant want = {.qp = VIDEO_GOOD_QP};
     VideoEncoder *encoder = video_encoder_new(640, 360);
     VideoInfo info;
     Writer w;

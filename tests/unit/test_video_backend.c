@@ -56,19 +56,25 @@ static void test_no_module(void)
     }
 }
 
-static bool encode(VideoEncoder *encoder, bool key, VideoInfo *info)
+static bool encode_as(VideoEncoder *encoder, const VideoWant *want, VideoInfo *info)
 {
     static uint8_t bgrx[64 * 64 * 4];
     const GfxRect all = {0, 0, 64, 64};
     const VideoPicture picture = {bgrx, 64 * 4, &all, 1};
-    const VideoWant want = {.qp = 20, .key = key};
     Writer w;
 
     writer_init(&w, 1 << 20);
-    bool ok = video_encode(encoder, &picture, &want, &w, info);
+    bool ok = video_encode(encoder, &picture, want, &w, info);
     g_assert_cmpint(ok, ==, w.len > 0);
     writer_clear(&w);
     return ok;
+}
+
+static bool encode(VideoEncoder *encoder, bool key, VideoInfo *info)
+{
+    const VideoWant want = {.qp = 20, .key = key};
+
+    return encode_as(encoder, &want, info);
 }
 
 /* Only what passed the trial is used; what breaks later is left for the next. */
@@ -109,6 +115,37 @@ static void test_choice(void)
     g_assert_cmpstr(info.codec, ==, "good");
     g_assert_true(info.key);
     video_encoder_free(first);
+}
+
+static void check(VideoEncoder *encoder, const VideoWant *want, const char *codec, bool key)
+{
+    VideoInfo info;
+
+    g_assert_true(encode_as(encoder, want, &info));
+    g_assert_cmpstr(info.codec, ==, codec);
+    g_assert_cmpint(info.key, ==, key);
+}
+
+/* A steady kind makes the usual pictures, and gives way once for others. */
+static void test_steady(void)
+{
+    const VideoWant usual = {.qp = VIDEO_GOOD_QP}, coarse = {.qp = 30};
+    const VideoWant enough = {.qp = VIDEO_GOOD_QP, .frame_bytes = 64 * 64},
+                    few = {.qp = VIDEO_GOOD_QP, .frame_bytes = 64 * 64 / 4};
+
+    if (!in_child("steady"))
+        return;
+    video_load(true);
+    VideoEncoder *encoder = video_encoder_new(64, 64), *other = video_encoder_new(64, 64);
+    check(encoder, &usual, "steady", true);
+    check(encoder, &usual, "steady", false);
+    check(encoder, &enough, "steady", false);
+    check(encoder, &few, "breaks", true);
+    check(encoder, &few, "breaks", false);
+    check(encoder, &usual, "breaks", false);
+    video_encoder_free(encoder);
+    check(other, &coarse, "breaks", true);
+    video_encoder_free(other);
 }
 
 static void test_unconfined(void)
@@ -172,6 +209,7 @@ int main(int argc, char **argv)
     g_test_add_func("/video-backend/other-version", test_other_version);
     g_test_add_func("/video-backend/no-module", test_no_module);
     g_test_add_func("/video-backend/choice", test_choice);
+    g_test_add_func("/video-backend/steady", test_steady);
     g_test_add_func("/video-backend/unconfined", test_unconfined);
     g_test_add_func("/video-backend/rate", test_rate);
     return g_test_run();

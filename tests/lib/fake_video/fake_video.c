@@ -4,6 +4,7 @@
  *
  *      none    no kind works
  *      abi     it belongs to another version
+ *      steady  the first that works is steady
  *      (else)  five broken kinds, one that breaks at its 8th picture and takes no
  *              small ones, a good one
  */
@@ -14,7 +15,7 @@
 
 #include "video_backend.h"
 
-enum { ABSENT, DELAYS, RUBBISH, NO_KEY, UNCONFINED, BREAKS, GOOD };
+enum { ABSENT, DELAYS, RUBBISH, NO_KEY, UNCONFINED, STEADY, BREAKS, GOOD };
 
 struct VideoCodec {
     unsigned kind, coded;
@@ -27,7 +28,8 @@ static VideoCodec *fake_open(unsigned kind, uint32_t width, uint32_t height, dou
 {
     const char *mode = getenv("FAKE_VIDEO");
 
-    if (kind == ABSENT || (mode && strcmp(mode, "none") == 0)) {
+    if (kind == ABSENT || (mode && strcmp(mode, "none") == 0) ||
+        (kind == STEADY && (!mode || strcmp(mode, "steady") != 0))) {
         snprintf(why, why_size, "not there");
         return NULL;
     }
@@ -86,6 +88,7 @@ static const VideoCodecKind kinds[] = {{.name = "absent"},
                                        {.name = "rubbish"},
                                        {.name = "no key"},
                                        {.name = "unconfined", .unconfined = true},
+                                       {.name = "steady", .steady = true},
                                        {.name = "breaks"},
                                        {.name = "good"}};
 
