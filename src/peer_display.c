@@ -357,40 +357,6 @@ static void pump(PeerDisplay *d)
     arm(d);
 }
 
-static uint64_t area(const Frame *frame)
-{
-    uint64_t sum = 0;
-
-    for (uint32_t i = 0; i < frame->n_rects; i++)
-        sum += (uint64_t)frame->rects[i].w * (uint64_t)frame->rects[i].h;
-    return sum;
-}
-
-/* Whether a lossy path should show @frame exactly: it was asked for to refine, and is not much more
- * than that, or it is small. */
-static bool worth_exactness(const Frame *frame, bool refining)
-{
-    const uint64_t tile = (uint64_t)FRAMEBUFFER_TILE * FRAMEBUFFER_TILE;
-
-    return area(frame) <= tile * (refining ? 2 * LEGACY_REFINE_TILES : LEGACY_SMALL_TILES);
-}
-
-/* Deactivates the client and sends it capabilities anew; peer_display_activated() follows. */
-static bool reactivate(PeerDisplay *d, uint32_t width, uint32_t height)
-{
-    freerdp_peer *peer = d->context->peer;
-    rdpSettings *settings = d->context->settings;
-    psPeerCapabilities first_time = peer->Capabilities;
-
-    if (!freerdp_settings_set_uint32(settings, FreeRDP_DesktopWidth, width) ||
-        !freerdp_settings_set_uint32(settings, FreeRDP_DesktopHeight, height))
-        return false;
-    peer->Capabilities = NULL; /* it settles the size and depth of a new connection */
-    bool ok = d->context->update->DesktopResize(d->context);
-    peer->Capabilities = first_time;
-    return ok;
-}
-
 /* Makes a legacy client's picture as large as @frame. True if the frame may be sent now. */
 static bool fit(PeerDisplay *d, const Frame *frame)
 {
@@ -414,7 +380,7 @@ static bool fit(PeerDisplay *d, const Frame *frame)
     size_echo_shown(&d->size_echo, d->width, d->height, now);
     legacy_reset(&d->legacy, d->width, d->height);
     d->activated = false;
-    if (!reactivate(d, frame->width, frame->height))
+    if (!legacy_reactivate(d->context, frame->width, frame->height))
         fail(d, "the client could not be told the new screen size");
     return false;
 }
@@ -543,7 +509,7 @@ void peer_display_frame(PeerDisplay *display, Frame *frame)
     PeerDisplay *d = display;
 
     d->asked = false;
-    const EncoderOrder order = {.lossless = worth_exactness(frame, d->refining)};
+    const EncoderOrder order = {.lossless = legacy_worth_exactness(frame, d->refining)};
     d->refining = false;
     if (d->broken || d->path != PATH_LEGACY || !d->activated || d->suppressed || d->job) {
         show_everything(d);

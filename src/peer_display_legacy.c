@@ -94,6 +94,37 @@ void legacy_reset(Legacy *legacy, uint32_t width, uint32_t height)
     pacer_forget(&legacy->pacer);
 }
 
+static uint64_t area(const Frame *frame)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < frame->n_rects; i++)
+        sum += (uint64_t)frame->rects[i].w * (uint64_t)frame->rects[i].h;
+    return sum;
+}
+
+bool legacy_worth_exactness(const Frame *frame, bool refining)
+{
+    const uint64_t tile = (uint64_t)FRAMEBUFFER_TILE * FRAMEBUFFER_TILE;
+
+    return area(frame) <= tile * (refining ? 2 * LEGACY_REFINE_TILES : LEGACY_SMALL_TILES);
+}
+
+bool legacy_reactivate(rdpContext *context, uint32_t width, uint32_t height)
+{
+    freerdp_peer *peer = context->peer;
+    rdpSettings *settings = context->settings;
+    psPeerCapabilities first_time = peer->Capabilities;
+
+    if (!freerdp_settings_set_uint32(settings, FreeRDP_DesktopWidth, width) ||
+        !freerdp_settings_set_uint32(settings, FreeRDP_DesktopHeight, height))
+        return false;
+    peer->Capabilities = NULL; /* it settles the size and depth of a new connection */
+    bool ok = context->update->DesktopResize(context);
+    peer->Capabilities = first_time;
+    return ok;
+}
+
 const char *legacy_name(const Legacy *legacy)
 {
     switch (legacy->params.path) {

@@ -46,6 +46,11 @@ int64_t legacy_refine_at(const Legacy *legacy);
 /** Calls @invalidate for some of the tiles that have rested; returns how many tiles. */
 uint32_t legacy_refine(Legacy *legacy, int64_t now,
                        void (*invalidate)(void *user, const Rect *rect), void *user);
+/** Whether a lossy path should show @frame exactly: it was asked for to refine, and is not much
+ * more than that, or it is small. */
+bool legacy_worth_exactness(const Frame *frame, bool refining);
+/** Deactivates the client and sends it capabilities anew; peer_display_activated() follows. */
+bool legacy_reactivate(rdpContext *context, uint32_t width, uint32_t height);
 const char *legacy_name(const Legacy *legacy);
 
 #endif
