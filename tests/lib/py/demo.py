@@ -10,11 +10,14 @@ import argparse
 import errno
 import fcntl
 import glob
+import hashlib
 import ipaddress
 import os
 import secrets
+import shlex
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -29,6 +32,8 @@ from wait import wait_for
 
 USER = "demo"
 STICK = "46f4:0001"  # what the emulated stick of --once calls itself
+STICK_IMAGE = "stick.img"
+STICK_FILE = ("hello.txt", b"This file is on the client's USB stick.\n")
 
 RDP_FILE = """full address:s:%(address)s
 username:s:%(user)s
@@ -51,11 +56,16 @@ The virtual machine is on RDP at %(host)s, %(reach)s.
 Linux     xfreerdp3 /v:%(host)s /u:%(user)s /d: /dynamic-resolution
   with a USB device, by its id (lsusb shows it; /usb:auto skips sticks, keyboards, mice and audio):
 %(usb)s
+  without one, on this machine, with an emulated stick (docs/testing-standin.md):
+          %(emulated)s
+          The guest mounts it: ls /mnt/* shows %(file)s.
 %(windows)s
           mstsc offers USB devices only under the client's policy "Allow RDP redirection of other
           supported RemoteFX USB devices" (README.md), and then no sticks and printers: FreeRDP does.
 
-Clients show a certificate they have not seen before: made on this machine, answer Y. End with Ctrl-C.
+Clients show a certificate that they have not seen before. This one's SHA-256 is
+  %(fingerprint)s
+If yours shows the same, answer Y. End with Ctrl-C: it pulls the machine's plug.
 """
 
 WINDOWS = """Windows   copy %s there and open it: double click, or mstsc FILE"""
@@ -138,6 +148,18 @@ def usb_lines(address):
     return "\n".join("%s%s   (%s)" % (command, ident, name or "no name") for ident, name in lines)
 
 
+def emulated_line(address, stick):
+    """What to type for a client that has the stick of this image, without any USB hardware."""
+    return "LD_PRELOAD=%s QRDP_STANDIN_DEVICES=%s xfreerdp3 /v:%s /u:%s /d: /dynamic-resolution /usb:id:%s" % (
+        shlex.quote(standin.library()), shlex.quote("stick:image=" + stick), address, USER, standin.IDS["stick"])
+
+
+def fingerprint(path):
+    """SHA-256 of the certificate, as clients and qrdp's log show it."""
+    with open(path) as pem:
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem.read())).digest().hex(":")
+
+
 def new_password():
     """Random, without letters that look alike and without anything a shell or keyboard minds."""
     return "-".join("".join(secrets.choice("abcdefghjkmnpqrstuvwxyz23456789") for _ in range(5))
@@ -161,6 +183,9 @@ def explain(directory, host, port, password):
         rdp.write(RDP_FILE % {"address": there, "user": USER})
     print(HOW % {
         "host": there, "user": USER, "password": password, "usb": usb_lines(there),
+        "emulated": emulated_line(there, os.path.join(directory, STICK_IMAGE)),
+        "file": STICK_FILE[0],
+        "fingerprint": fingerprint(os.path.join(directory, "qrdp", "server-cert.pem")),
         "windows": WINDOWS_ELSEWHERE if local else WINDOWS % rdp_file,
         "reach": "for this machine only" if local else "OPEN TO OTHER MACHINES"}, flush=True)
 
@@ -175,6 +200,7 @@ def attended(options):
     except BlockingIOError:
         sys.exit("demo: another demo runs here: end it with Ctrl-C")
     check_free(host, port)
+    qemu.make_stick(os.path.join(directory, STICK_IMAGE), files=[STICK_FILE])
     password = new_password()
     auth = os.path.join(directory, "auth")
     status, _, error = qrdp.run_once(directory, "passwd", "--auth-file=" + auth, USER,
@@ -187,7 +213,7 @@ def attended(options):
          "--log-level=warning", "--run-dir=" + os.path.join(directory, "run"), "--", qemu.QEMU]
         + arguments,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
-        env=dict(os.environ, HOME=directory))
+        env=dict(os.environ, XDG_STATE_HOME=directory))  # where the certificate is kept
     messages = threading.Thread(target=pass_on, args=(server.stderr,), daemon=True)
     messages.start()
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
@@ -229,8 +255,8 @@ def unattended(options):
         undo.append(vm.close)
 
         say("connecting the stock client, with a USB stick at hand")
-        stick = os.path.join(directory, "stick.img")
-        qemu.make_stick(stick, files=[("hello.txt", b"This file is on the client's USB stick.\n")])
+        stick = os.path.join(directory, STICK_IMAGE)
+        qemu.make_stick(stick, files=[STICK_FILE])
         display = xclient.Display(os.path.join(directory, "x"))
         undo.append(display.stop)
         usb = standin.Standin(directory, [standin.spec(
@@ -248,8 +274,8 @@ def unattended(options):
 
         say("waiting until the guest has mounted the stick")
         place = vm.agent.wait_mount(1, 120)[0]
-        client.type("cat %s/hello.txt; uname -a\n" % place)
-        content = vm.agent.shell("cat %s/hello.txt" % place)
+        client.type("cat %s/%s; uname -a\n" % (place, STICK_FILE[0]))
+        content = vm.agent.shell("cat %s/%s" % (place, STICK_FILE[0]))
         if "client's USB stick" not in content:
             raise AssertionError("the stick's file does not read right in the guest: %r" % content)
 
