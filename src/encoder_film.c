@@ -17,7 +17,9 @@
 #include "gfx_pdu.h"
 #include "remotefx.h"
 
-#define RFX_TYPICAL_TILE 4096u /* bytes, of a photograph; 12 KiB at most */
+#define RFX_TYPICAL_TILE 2048u /* bytes, of a photograph; 18 KiB at most */
+#define RFX_TILES_PER_PDU ((int32_t)(ENCODER_MAX_PDU / RFX_TYPICAL_TILE))
+#define RFX_STEPS_PER_LEVEL (6.0 / 7) /* of QP (remotefx.h) */
 #define FILM_SURFACE (GFX_AUX_SURFACE + HISTORY_LAYERS)
 
 void encoder_film_end(Encoder *encoder)
@@ -46,8 +48,6 @@ static void begin(Encoder *encoder, EncodedFrame *encoded, const Rect *rect)
         gfx_write_create_surface(&encoded->bytes, FILM_SURFACE, (uint16_t)rect->w,
                                  (uint16_t)rect->h, GFX_PIXEL_XRGB);
         gfx->film_surface = true;
-    } else {
-        video_rate_init(&gfx->rate, (uint32_t)rect->w, (uint32_t)rect->h);
     }
     gfx->film = *rect;
 }
@@ -83,37 +83,63 @@ static GfxRect edges(const Rect *r)
                      (uint16_t)(r->y + r->h)};
 }
 
-/* RemoteFX codes @part of the film where it is, some rows of tiles at a time. Level 0 takes what
- * H.264 takes at the best QP or so, and seven levels double the quantiser, as six steps of QP do.
- */
-static void send_rfx(Encoder *encoder, EncodedFrame *encoded, const Rect *part, bool first)
+/* RemoteFX has no pictures that need others, and what it takes goes by the tiles that are coded, of
+ * which there may be few in one picture and all in the next. */
+void encoder_film_init(Encoder *encoder)
+{
+    VideoRate *rate = &encoder->gfx.tile_rate;
+
+    video_rate_init(rate, REMOTEFX_TILE, REMOTEFX_TILE);
+    rate->need[0] = log2(RFX_TYPICAL_TILE) + VIDEO_GOOD_QP / 6;
+    rate->worst = VIDEO_GOOD_QP + (REMOTEFX_LEVELS - 1) * RFX_STEPS_PER_LEVEL;
+}
+
+/* One PDU: a piece of the film, in its own coordinates. */
+static void send_rfx_piece(Encoder *encoder, EncodedFrame *encoded, const Rect *piece,
+                           unsigned level, bool first)
 {
     GfxState *gfx = &encoder->gfx;
     const GfxRect whole = edges(&gfx->film);
     const RemotefxPicture picture = {mirror_at(&gfx->mirror, gfx->film.x, gfx->film.y),
                                      gfx->mirror.stride, (uint16_t)gfx->film.w,
                                      (uint16_t)gfx->film.h, false};
-    const int32_t tile = REMOTEFX_TILE, columns = (part->w + tile - 1) / tile + 1;
-    const int32_t step = MAX((int32_t)(ENCODER_MAX_PDU / RFX_TYPICAL_TILE) / columns, 1) * tile;
-    const double qp = video_rate_next(&gfx->rate, false, VIDEO_GOOD_QP, encoder->film_bytes);
-    const unsigned level = MIN((unsigned)lrint((qp - VIDEO_GOOD_QP) * 7 / 6), REMOTEFX_LEVELS - 1);
+    size_t at = gfx_begin_wire_to_surface_1(&encoded->bytes, encoded->surface, GFX_CODEC_CAVIDEO,
+                                            GFX_PIXEL_XRGB, &whole);
+
+    if (first)
+        remotefx_write_headers(&picture, &encoded->bytes);
+    remotefx_write(&picture, (uint16_t)piece->x, (uint16_t)piece->y, (uint16_t)piece->w,
+                   (uint16_t)piece->h, level, encoder->rfx_frame++, &encoded->bytes);
+    gfx_end_wire_to_surface_1(&encoded->bytes, at);
+}
+
+/* RemoteFX codes @part of the film where it is. Level 0 takes what H.264 takes at the best QP or
+ * so. */
+static void send_rfx(Encoder *encoder, EncodedFrame *encoded, const Rect *part, bool first)
+{
+    VideoRate *rate = &encoder->gfx.tile_rate;
+    const int32_t tile = REMOTEFX_TILE, right = part->x + part->w, bottom = part->y + part->h;
+    const int32_t columns = (right + tile - 1) / tile - part->x / tile,
+                  rows = (bottom + tile - 1) / tile - part->y / tile;
+    const int32_t wide = MIN(columns, RFX_TILES_PER_PDU) * tile,
+                  high = MAX(RFX_TILES_PER_PDU / columns, 1) * tile;
+    const double tiles = log2((double)columns * rows);
     size_t start = encoded->bytes.len;
 
-    for (int32_t y = part->y; y < part->y + part->h;) {
-        int32_t end = MIN((y + step) / tile * tile, part->y + part->h);
-        size_t at = gfx_begin_wire_to_surface_1(&encoded->bytes, encoded->surface,
-                                                GFX_CODEC_CAVIDEO, GFX_PIXEL_XRGB, &whole);
-        if (first)
-            remotefx_write_headers(&picture, &encoded->bytes);
-        first = false;
-        remotefx_write(&picture, (uint16_t)part->x, (uint16_t)y, (uint16_t)part->w,
-                       (uint16_t)(end - y), level, encoder->rfx_frame++, &encoded->bytes);
-        gfx_end_wire_to_surface_1(&encoded->bytes, at);
-        y = end;
+    rate->need[0] += tiles;
+    const double qp = video_rate_next(rate, false, VIDEO_GOOD_QP, encoder->film_bytes);
+    const unsigned level = (unsigned)lrint((qp - VIDEO_GOOD_QP) / RFX_STEPS_PER_LEVEL);
+    for (int32_t y = part->y, y1; y < bottom; y = y1) {
+        y1 = MIN((y + high) / tile * tile, bottom);
+        for (int32_t x = part->x, x1; x < right; x = x1, first = false) {
+            x1 = MIN((x + wide) / tile * tile, right);
+            send_rfx_piece(encoder, encoded, &(Rect){x, y, x1 - x, y1 - y}, level, first);
+        }
     }
     encoded->film_bytes = (uint32_t)(encoded->bytes.len - start);
     encoded->film_codec = "RemoteFX";
-    video_rate_coded(&gfx->rate, false, qp, encoded->film_bytes, encoder->film_bytes);
+    video_rate_coded(rate, false, qp, encoded->film_bytes, encoder->film_bytes);
+    rate->need[0] -= tiles;
 }
 
 /* Codes @part of the film and copies it to its place. */

@@ -33,6 +33,7 @@ bool encoder_gfx_init(Encoder *encoder)
     gfx->copies = g_array_new(FALSE, FALSE, sizeof(HistoryCopy));
     gfx->rects = g_array_new(FALSE, FALSE, sizeof(Rect));
     gfx_packer_init(&gfx->packer);
+    encoder_film_init(encoder);
     return encoder_paint_init(encoder);
 }
 

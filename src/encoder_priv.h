@@ -26,7 +26,7 @@ typedef struct GfxState {
     Rect film;           /* that plays; .w == 0: none does */
     VideoEncoder *video; /* its H.264; NULL: it is RemoteFX */
     bool film_surface;   /* the client has the surface of a film, of this or of the last one */
-    VideoRate rate;      /* of its RemoteFX */
+    VideoRate tile_rate; /* of RemoteFX, of all films: as if a picture were one tile */
     size_t bytes_before; /* of the last frame */
     uint8_t *moved;      /* per cell: its content goes elsewhere in this frame */
     CellBox *boxes;      /* per cell: of the mirror's, what is to be painted now */
@@ -56,6 +56,7 @@ bool encoder_gfx_pack(Encoder *encoder, EncodedFrame *encoded, uint32_t frame_id
 bool encoder_gfx_encode(Encoder *encoder, EncodedFrame *encoded);
 /** Sends the film that plays, if one does, and clears its boxes. */
 void encoder_film(Encoder *encoder, EncodedFrame *encoded);
+void encoder_film_init(Encoder *encoder);
 void encoder_film_end(Encoder *encoder);
 /** Paints @rects of the frame, smallest first, with whatever takes the fewest bytes. */
 bool encoder_paint_init(Encoder *encoder);

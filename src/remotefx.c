@@ -9,10 +9,10 @@
  * finest details first. Quotients are rounded towards zero a little (DEAD_ZONE): what is in between
  * costs more bits than it is worth, but for the mean values of the last band.
  *
- * A trailing run of zeros ends in a value that is not there: decoders take it as a difference of
- * one in the mean of the last 8x8 pixels. FreeRDP's encoder does the same, and its authors found
- * that Windows' decoder crashes on streams that end earlier. So that nobody sees it, means are
- * never coarser than four values of 255.
+ * A run of zeros always ends in a value, and the last one of a plane has none. Windows' encoder
+ * goes on with a -1 behind the last coefficient (the tile of example 4.2.4 does, decoded), and
+ * decoders drop it; so do we. FreeRDP's encoder makes the last zero a 1 instead, a coloured square
+ * in each tile of a flat picture.
  */
 #include "remotefx.h"
 
@@ -20,7 +20,10 @@
 #include <string.h>
 
 #define PIXELS (REMOTEFX_TILE * REMOTEFX_TILE)
-#define MAX_COMPONENT 16384u /* bytes of a plane; 20 bits a coefficient would take 10240 */
+/* Bytes of a plane. Of 9 bits with sign, as which level 0 leaves the largest coefficients, no
+ * sequence makes RLGR write more than 5842 bytes (a search over all states of its two parameters).
+ */
+#define MAX_COMPONENT 8192u
 #define DEAD_ZONE(step) ((step) / 2 - (step) / 8)
 
 enum { /* block types (2.2.2.1.1) */
@@ -65,15 +68,12 @@ static const struct {
 };
 #define TURNS 7u
 #define MOST_QUANT 15u
-#define MOST_QUANT_LL3 8u
 
 static unsigned quant_of(Band band, unsigned chroma, unsigned level)
 {
     unsigned q = bands[band].best[chroma] + (level + TURNS - 1 - bands[band].turn) / TURNS;
 
-    const unsigned most = band == LL3 ? MOST_QUANT_LL3 : MOST_QUANT;
-
-    return q > most ? most : q;
+    return q > MOST_QUANT ? MOST_QUANT : q;
 }
 
 /* --- planes --- */
@@ -222,6 +222,8 @@ static void flush(Bits *b)
     }
 }
 
+#define BEYOND (-1) /* what comes behind the last coefficient */
+
 enum { LSGR = 3, KPMAX = 80, UP_GR = 4, DN_GR = 6, UQ_GR = 3, DQ_GR = 3 };
 
 static void adapt(int *parameter, int by)
@@ -235,7 +237,7 @@ static void adapt(int *parameter, int by)
 static void put_gr(Bits *b, int *krp, uint32_t value)
 {
     unsigned kr = (unsigned)*krp >> LSGR;
-    uint32_t ones = value >> kr;
+    const uint32_t ones = value >> kr;
 
     put_ones(b, ones);
     put(b, 1 + kr, value & ((1u << kr) - 1));
@@ -267,17 +269,17 @@ static unsigned zeros_at(const int16_t *values, unsigned n)
 /* A run of zeros, and the value behind it. Returns how many values that took. */
 static unsigned put_run(Bits *b, const int16_t *values, unsigned n, int *kp, int *krp)
 {
-    unsigned zeros = zeros_at(values, n - 1), left = zeros, k = (unsigned)*kp >> LSGR;
+    unsigned zeros = zeros_at(values, n), left = zeros, k = (unsigned)*kp >> LSGR;
     for (; left >= 1u << k; k = (unsigned)*kp >> LSGR) {
         put(b, 1, 0);
         left -= 1u << k;
         adapt(kp, UP_GR);
     }
     put(b, 1 + k, 1u << k | left);
-    int value = values[zeros];
+    int value = zeros < n ? values[zeros] : BEYOND;
     put(b, 1, value < 0);
     uint32_t magnitude = (uint32_t)(value < 0 ? -value : value);
-    put_gr(b, krp, magnitude > 0 ? magnitude - 1 : 0);
+    put_gr(b, krp, magnitude - 1);
     adapt(kp, -DN_GR);
     return zeros + 1;
 }
@@ -294,7 +296,8 @@ static void put_single(Bits *b, int value, int *kp, int *krp)
 /* RLGR3 */
 static unsigned put_pair(Bits *b, const int16_t *values, unsigned n, int *kp, int *krp)
 {
-    uint32_t first = twice_with_sign(values[0]), second = n > 1 ? twice_with_sign(values[1]) : 0;
+    uint32_t first = twice_with_sign(values[0]),
+             second = twice_with_sign(n > 1 ? values[1] : BEYOND);
     uint32_t sum = first + second;
 
     put_gr(b, krp, sum);
@@ -381,6 +384,8 @@ static void begin_channel_block(Writer *out, uint16_t type, uint32_t len, uint8_
     writer_u8(out, channel);
 }
 
+/* The document wants a channel no higher than 2048 (2.2.2.1.3), which a film on a 4K screen may be.
+ * Decoders go by the surface: FreeRDP's ignores the size, and there is no other way to say it. */
 void remotefx_write_headers(const RemotefxPicture *picture, Writer *out)
 {
     begin_block(out, WBT_SYNC, 12);

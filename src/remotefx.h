@@ -13,8 +13,9 @@
 #include "bytes.h"
 
 #define REMOTEFX_TILE 64u
-/** 0 is the best level. Each halves the number of values of one band in seven, so seven levels
- * double the quantiser as six steps of H.264's QP do, and bytes roughly halve. */
+/** 0 is the best level. Each takes a bit from the values of one band or two, the finest details
+ * first and the means last, so that seven levels double the quantiser as six steps of H.264's QP
+ * do. */
 #define REMOTEFX_LEVELS 43u
 
 typedef struct RemotefxPicture {
@@ -26,11 +27,9 @@ typedef struct RemotefxPicture {
 
 /** Appends what a decoder has to be told before the first message (2.2.2.2). */
 void remotefx_write_headers(const RemotefxPicture *picture, Writer *out);
-/** Appends one message with a frame of its own, number @frame, of the part of @picture at (@x, @y)
- * with
- * @w x @h pixels, which the decoder draws and nothing else; @y is a multiple of REMOTEFX_TILE
- * unless tiles shall be coded twice. Tiles hang on the corner of the picture. At most 48 KiB a
- * tile. */
+/** Appends one message, a frame of its own with the number @frame: of the part of @picture that is
+ * @w x @h at (@x, @y). The decoder draws that part and nothing else. Tiles hang on the corner of
+ * the picture, and those that the part touches are coded whole: at most 18 KiB a tile. */
 void remotefx_write(const RemotefxPicture *picture, uint16_t x, uint16_t y, uint16_t w, uint16_t h,
                     unsigned level, uint32_t frame, Writer *out);
 

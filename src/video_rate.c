@@ -28,7 +28,7 @@ void video_rate_init(VideoRate *rate, uint32_t width, uint32_t height)
 {
     double need = log2((double)width * height * FIRST_NEED_BYTES) + FIRST_NEED_QP / 6;
 
-    *rate = (VideoRate){.need = {need - KEY_TO_OTHERS, need}};
+    *rate = (VideoRate){.need = {need - KEY_TO_OTHERS, need}, .worst = VIDEO_MAX_QP};
 }
 
 double video_rate_next(VideoRate *rate, bool key, double best, uint32_t frame_bytes)
@@ -43,7 +43,7 @@ double video_rate_next(VideoRate *rate, bool key, double best, uint32_t frame_by
         if (!key && rate->qp > 0)
             qp = fmax(qp, rate->qp - FALL_PER_PICTURE);
     }
-    return fmin(fmax(qp, best), VIDEO_MAX_QP);
+    return fmin(fmax(qp, best), rate->worst);
 }
 
 void video_rate_coded(VideoRate *rate, bool key, double qp, uint32_t bytes, uint32_t frame_bytes)

@@ -477,14 +477,21 @@ static void test_blank(void)
 
 static const Rect film = {200, 100, 320, 200};
 
-static void film_picture(Session *s, VideoScene *scene, unsigned t)
+/* Only the first @w x @h pixels of it move. */
+static void film_part(Session *s, VideoScene *scene, unsigned t, int32_t w, int32_t h)
 {
-    const uint8_t *p = video_scene_picture(scene, t);
+    const uint8_t *picture = video_scene_picture(scene, t);
 
-    for (int32_t y = 0; y < film.h; y++) {
-        for (int32_t x = 0; x < film.w; x++, p += 4)
+    for (int32_t y = 0; y < h; y++) {
+        const uint8_t *p = picture + (size_t)y * (size_t)film.w * 4;
+        for (int32_t x = 0; x < w; x++, p += 4)
             put(s, film.x + x, film.y + y, p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16);
     }
+}
+
+static void film_picture(Session *s, VideoScene *scene, unsigned t)
+{
+    film_part(s, scene, t, film.w, film.h);
 }
 
 /* The film as the client has it. */
@@ -612,15 +619,23 @@ static void test_film_limited(void)
     film_bytes(s, scene, 0, 10);
     double free = film_bytes(s, scene, 10, 20), psnr = film_psnr(s);
     encoder_limit_film(s->encoder, (uint32_t)(free / 4));
-    film_bytes(s, scene, 30, 10);
+    double at_once = film_bytes(s, scene, 30, 1);
+    film_bytes(s, scene, 31, 9);
     double limited = film_bytes(s, scene, 40, 20), limited_psnr = film_psnr(s);
+    for (unsigned t = 60; t < 90; t++) {
+        film_part(s, scene, t, 112, 96);
+        show_frame(s);
+    }
+    double whole_again = film_bytes(s, scene, 90, 1);
     encoder_limit_film(s->encoder, 0);
     film_bytes(s, scene, 60, 10);
     double again = film_bytes(s, scene, 70, 20);
     g_test_message("%.0f bytes a picture, %.1f dB; limited %.0f, %.1f dB; then %.0f", free, psnr,
                    limited, limited_psnr, again);
+    g_assert_cmpfloat(at_once, <, free / 4 * 2);
     g_assert_cmpfloat(limited, <, free / 4 * 1.15);
     g_assert_cmpfloat(limited, >, free / 4 * 0.7);
+    g_assert_cmpfloat(whole_again, <, free / 4 * 2);
     g_assert_cmpfloat(limited_psnr, >, 25);
     g_assert_cmpfloat(again, >, free * 0.85);
     refine(s);
