@@ -8,6 +8,7 @@
 #define X224_DATA_BYTES 2          /* what follows the length indicator */
 #define X224_END 0x80              /* the last part of a TSDU: RDP knows no other */
 #define MCS_SEND_DATA_REQUEST 0x64 /* T.125 7, choice 25 in aligned PER */
+#define MCS_FIRST_USER 1001        /* T.125 7, DynamicChannelId */
 #define PER_LONG 0x80              /* X.691 10.9.3.7: two bytes of length, 14 bits */
 #define PER_FRAGMENTED 0x40
 
@@ -37,11 +38,11 @@ bool channel_pdu_read(ChannelPdu *pdu, const uint8_t *bytes, size_t len)
     if (reader_u8(&r) != X224_DATA_BYTES || reader_u8(&r) != X224_DATA ||
         reader_u8(&r) != X224_END || reader_u8(&r) != MCS_SEND_DATA_REQUEST)
         return false;
-    reader_skip(&r, 2); /* who sends: this client */
+    uint16_t user = reader_u16be(&r); /* this client, as an offset from MCS_FIRST_USER */
     pdu->channel = reader_u16be(&r);
     reader_skip(&r, 1); /* priority and segmentation, which RDP does not use */
     size_t rest = read_per_length(&r);
-    if (!reader_ok(&r) || rest != reader_left(&r))
+    if (!reader_ok(&r) || user > UINT16_MAX - MCS_FIRST_USER || rest != reader_left(&r))
         return false;
     pdu->total = reader_u32(&r);
     pdu->flags = reader_u32(&r);

@@ -538,6 +538,11 @@ void dvc_manager_free(DvcManager *manager)
     g_free(manager);
 }
 
+bool dvc_manager_holds_input(const DvcManager *manager)
+{
+    return transport_buffer_holds_input(manager->transport);
+}
+
 uint64_t dvc_manager_received(const DvcManager *manager)
 {
     UINT64 packets = 0;

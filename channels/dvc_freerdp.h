@@ -24,6 +24,9 @@ DvcManager *dvc_manager_new(freerdp_peer *peer, void (*violation)(void *user, co
                             bool (*deaf)(void *user), void *user);
 /** Closes every channel (closed is called with DVC_CLOSED_LOST) and the WTS server. */
 void dvc_manager_free(DvcManager *manager);
+/** Whether more has been read than handled: CheckFileDescriptor is to be called without waiting for
+ * the socket, once the peer is not deaf. */
+bool dvc_manager_holds_input(const DvcManager *manager);
 /** PDUs that were received so far, of all channels. */
 uint64_t dvc_manager_received(const DvcManager *manager);
 /** The handle to wait for besides the peer's own. */

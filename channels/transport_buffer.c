@@ -67,6 +67,7 @@ static SSIZE_T original_ahead(TransportBuffer *b, rdpTransport *transport)
     SSIZE_T got = b->original.ReadBytes(transport, b->in, READ_BYTES);
 
     b->have = got > 0 ? (size_t)got : 0;
+    b->dry = b->have < READ_BYTES;
     return got;
 }
 
@@ -115,7 +116,13 @@ static int read_pdu(rdpTransport *transport, wStream *s)
 {
     TransportBuffer *b = buffer_of(transport);
 
-    if (b->channel == 0 || !b->peer->activated || Stream_GetPosition(s) > 0)
+    if (b->channel == 0 || !b->peer->activated)
+        return b->original.ReadPdu(transport, s);
+    if (freerdp_shall_disconnect_context(b->peer->context))
+        return -1; /* the client has signed off: what it says now is not heard */
+    if (!b->ready(b->user))
+        return 0;
+    if (Stream_GetPosition(s) > 0)
         return b->original.ReadPdu(transport, s);
     if (b->at == b->have) {
         SSIZE_T got = read_ahead(b, transport);
@@ -124,7 +131,9 @@ static int read_pdu(rdpTransport *transport, wStream *s)
     }
     if (!serve(b))
         return -1;
-    return b->at == b->have && b->dry ? 0 : b->original.ReadPdu(transport, s);
+    if (!b->ready(b->user) || (b->at == b->have && b->dry))
+        return 0;
+    return b->original.ReadPdu(transport, s);
 }
 
 /* Like the original, short only if there is no more: a short answer makes FreeRDP wait for the
@@ -191,6 +200,7 @@ TransportBuffer *transport_buffer_new(freerdp_peer *peer)
     b->peer = peer;
     b->transport = freerdp_get_transport(peer->context);
     b->original = *io;
+    b->dry = true;
     b->out = Stream_New(NULL, RECORD_BYTES);
     rdpTransportIo ours = *io;
     ours.ReadPdu = read_pdu;
@@ -225,6 +235,11 @@ void transport_buffer_serve(TransportBuffer *buffer, uint16_t channel, bool (*re
     buffer->ready = ready;
     buffer->chunk = chunk;
     buffer->user = user;
+}
+
+bool transport_buffer_holds_input(const TransportBuffer *buffer)
+{
+    return buffer->at < buffer->have || !buffer->dry;
 }
 
 uint64_t transport_buffer_served(const TransportBuffer *buffer)

@@ -27,6 +27,9 @@ void transport_buffer_serve(TransportBuffer *buffer, uint16_t channel, bool (*re
                             bool (*chunk)(void *user, const uint8_t *data, size_t len,
                                           uint32_t flags, size_t total),
                             void *user);
+/** Whether something was read that has not been handed on: while @ready says no, nothing is. The
+ * socket need not become readable for it. */
+bool transport_buffer_holds_input(const TransportBuffer *buffer);
 /** How many were served: FreeRDP's statistics do not know them. */
 uint64_t transport_buffer_served(const TransportBuffer *buffer);
 /** From here on PDUs are collected... */

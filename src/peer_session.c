@@ -341,6 +341,12 @@ static bool channels_run(const Peer *peer)
     return peer->active && peer->client->activated;
 }
 
+static bool is_deaf(void *user)
+{
+    Peer *peer = user;
+    return peer->ended || main_is_behind(peer);
+}
+
 static DWORD loop_handles(void *user, HANDLE *handles, DWORD max)
 {
     Peer *peer = user;
@@ -355,7 +361,8 @@ static DWORD loop_handles(void *user, HANDLE *handles, DWORD max)
 static bool loop_ready(void *user)
 {
     Peer *peer = user;
-    return channels_run(peer) && dvc_manager_has_pdus(peer->dvcs);
+    return (channels_run(peer) && dvc_manager_has_pdus(peer->dvcs)) ||
+           (dvc_manager_holds_input(peer->dvcs) && !is_deaf(peer));
 }
 
 static bool loop_wants_write(void *user)
@@ -363,12 +370,6 @@ static bool loop_wants_write(void *user)
     Peer *peer = user;
     return peer->client->IsWriteBlocked(peer->client) ||
            (channels_run(peer) && dvc_manager_has_outbox(peer->dvcs));
-}
-
-static bool is_deaf(void *user)
-{
-    Peer *peer = user;
-    return peer->ended || main_is_behind(peer);
 }
 
 static bool receive(Peer *peer)
@@ -592,7 +593,7 @@ static void say_goodbye(Peer *peer)
 static bool signed_off(const Peer *peer)
 {
     return tls_connection_has_closed() || (peer->client && peer->client->context &&
-                                           peer->client->context->disconnectUltimatum != 0);
+                                           freerdp_shall_disconnect_context(peer->client->context));
 }
 
 static bool was_cut(Peer *peer)

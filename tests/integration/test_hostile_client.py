@@ -209,6 +209,19 @@ class HostileClients(Rig):
             return sent("frames") > first
         wait_for(read, 60, "another frame, now that the first is read", 0)
 
+    def test_goodbye_that_does_not_leave(self):
+        """A client that signs off has left, whether it closes its connection or goes on talking."""
+        server = self.start(credentials=None)
+        for more in (False, True):
+            client = self.attacker(server, graphics=True)
+            client.connect("liar", "")
+            client.open_graphics()
+            goodbye = client.tpkt(b"\x02\xf0\x80\x21\x80")  # Disconnect Provider Ultimatum: user requested
+            client.tls.sendall(goodbye + (client.dynamic(b"\xf0\x01" + bytes(8)) if more else b""))
+            self.gone(client)
+            wait_for(lambda: not server.status()["clients"], 20, "the client to be out of the status")
+        self.assertNotIn("unknown or unsupported", server.log())
+
     def test_channel_claims(self):
         """Lengths that are not true end the connection before memory is spent."""
         server = self.start(credentials=None)

@@ -70,6 +70,7 @@ static void test_others(void)
     refuse(6, 0x00);  /* more parts follow */
     refuse(7, 0x68);  /* Send Data Indication: only servers send it */
     refuse(7, 0x21);  /* Disconnect Provider Ultimatum */
+    refuse(8, 0xff);  /* no user has that number */
     refuse(13, 0x0b); /* length and TPKT's length disagree */
     refuse(13, 0x0d);
     refuse(13, 0xc1); /* PER in fragments */
