@@ -40,6 +40,8 @@
 /* Output that the client has not taken, besides what a legacy client's largest picture needs. USB
  * and graphics hold themselves to far less; what is left is what a client makes us answer. */
 #define MAX_BACKLOG (16u << 20)
+#define PROTOCOL_SSL 0x00000001u       /* MS-RDPBCGR 2.2.1.1.1: TLS without NLA */
+#define NEGOTIATION_FAILED 0x80000000u /* FreeRDP's mark (libfreerdp/core/nego.h) */
 
 /* --- posts to main ---
  *
@@ -432,6 +434,32 @@ static void check_heard(Peer *peer)
     peer->heard = heard;
 }
 
+/* FreeRDP answers a client that offers nothing we accept by itself (MS-RDPBCGR 2.2.1.2.2) and then
+ * says no more than that the connection is over. */
+static const char *refused_protocol(const Peer *peer)
+{
+    const rdpSettings *s = peer->client->context->settings;
+
+    if (!(freerdp_settings_get_uint32(s, FreeRDP_SelectedProtocol) & NEGOTIATION_FAILED))
+        return NULL;
+    return freerdp_settings_get_uint32(s, FreeRDP_RequestedProtocols) & PROTOCOL_SSL
+               ? "the client cannot do NLA; --tls-login lets such clients in"
+               : "the client can do neither NLA nor TLS";
+}
+
+static void end_left(Peer *peer)
+{
+    const char *refused = refused_protocol(peer);
+
+    if (refused)
+        server_post(peer->server, peer->id, server_peer_refused, g_strdup(refused), g_free);
+    peer_end(peer, 0, "%s",
+             refused                                     ? refused
+             : peer->login_tried && !peer->authenticated ? "wrong user name or password"
+             : peer->active                              ? "the client left"
+                            : "the client left before the session began");
+}
+
 static bool loop_dispatch(void *user)
 {
     Peer *peer = user;
@@ -447,10 +475,7 @@ static bool loop_dispatch(void *user)
     if (ok)
         check_backlog(peer);
     if (!ok)
-        peer_end(peer, 0, "%s",
-                 peer->login_tried && !peer->authenticated ? "wrong user name or password"
-                 : peer->active                            ? "the client left"
-                                : "the client left before the session began");
+        end_left(peer);
     atomic_store(&peer->busy_us, 0);
     return !peer->ended;
 }

@@ -87,6 +87,11 @@ static void refuse(Server *server, const char *who, const char *why)
         log_warning("server", "%s: connection refused: %s", who, why);
 }
 
+void server_peer_refused(Server *server, guint id, void *why)
+{
+    refuse(server, server_peer(server, id)->address, why);
+}
+
 static void admit(Server *server, int fd, const char *who, const char *key)
 {
     uint32_t width = 0, height = 0;

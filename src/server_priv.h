@@ -129,6 +129,8 @@ typedef struct ServerLogin {
     char user[256]; /* as the client gave it */
 } ServerLogin;
 void server_peer_login(Server *server, guint id, void *login);
+/** It was turned away before it could log in. @why: text. server_admit.c */
+void server_peer_refused(Server *server, guint id, void *why);
 
 /** The session is active: pictures, cursor and the rest may be sent. */
 void server_peer_active(Server *server, guint id, void *unused);

@@ -60,6 +60,9 @@ class HostileClients(Rig):
                 self.assertIsNone(client.negotiate(protocols))
             except EOFError:
                 pass  # as good a refusal
+            client.close()
+        server.wait_log("connection refused: the client cannot do NLA; --tls-login lets such clients in")
+        server.wait_log("connection refused: the client can do neither NLA nor TLS")
         self.assertNotIn("logged in", server.log())
 
     def test_tls_login_needs_the_password(self):
