@@ -172,6 +172,19 @@ static ThrottleVerdict may_connect(Server *server, const char *key)
     return THROTTLE_FULL;
 }
 
+static void refuse_verdict(Server *server, const char *who, const char *key,
+                           ThrottleVerdict verdict)
+{
+    char why[128];
+    uint64_t left = throttle_pause_left(server->throttle, key, (uint64_t)g_get_monotonic_time());
+
+    g_strlcpy(why, throttle_verdict_text(verdict), sizeof(why));
+    if (verdict == THROTTLE_PAUSE)
+        g_snprintf(why, sizeof(why), "%s, for another %" G_GUINT64_FORMAT " s",
+                   throttle_verdict_text(verdict), (left + G_USEC_PER_SEC - 1) / G_USEC_PER_SEC);
+    refuse(server, who, why);
+}
+
 void server_accept(Server *server, GSocket *socket)
 {
     GSocketAddress *address = g_socket_get_remote_address(socket, NULL);
@@ -188,7 +201,7 @@ void server_accept(Server *server, GSocket *socket)
         ThrottleVerdict verdict = may_connect(server, key);
         int fd = -1;
         if (verdict != THROTTLE_ADMIT) {
-            refuse(server, who, throttle_verdict_text(verdict));
+            refuse_verdict(server, who, key, verdict);
         } else if ((fd = fcntl(g_socket_get_fd(socket), F_DUPFD_CLOEXEC, 3)) < 0) {
             refuse(server, who, "no file descriptor is left");
             throttle_left(server->throttle, key, true);

@@ -94,7 +94,7 @@ class HostileClients(Rig):
                 late.close()
             return not late
         wait_for(pauses, 90, "a pause")
-        server.wait_log("too many failed logins")
+        server.wait_log("too many failed logins from this address, for another ")
         wait_for(connected, 60, "the pause to end")
 
     def test_input_flood(self):
