@@ -230,7 +230,9 @@ bool host_usb_granted(HostUsb *host, guint id, int fd, const char *slot_id, cons
     if (!device || device->leaving || !device->bridge)
         return false;
     if (fd < 0) {
-        log_warning(device->label, "not passed on: %s", error);
+        char text[160];
+        log_warning(device->label, "%s not passed on: %s",
+                    usb_descriptors_describe(device->descriptors, text, sizeof(text)), error);
         return true;
     }
     g_free(device->slot);
@@ -338,6 +340,17 @@ static HostDevice *earlier(HostUsb *host, const Found *found)
     return NULL;
 }
 
+static char *explain_earlier(HostUsb *host, const HostDevice *device, const char *which)
+{
+    guint number = usb_slots_number(host->slots, USB_SLOTS_HOST, device->id);
+    const char *refused = usb_slots_refusal(host->slots, USB_SLOTS_HOST, device->id);
+
+    if (refused)
+        return g_strdup_printf("%s is number %u already, and refused: %s\n", which, number,
+                               refused);
+    return g_strdup_printf("%s is number %u already: see qrdp usb list.\n", which, number);
+}
+
 char *host_usb_attach(HostUsb *host, const char *which, bool *ok)
 {
     Found found = {0};
@@ -348,8 +361,7 @@ char *host_usb_attach(HostUsb *host, const char *which, bool *ok)
         return problem;
     HostDevice *device = earlier(host, &found);
     if (device && !device->failed)
-        return g_strdup_printf("%s is number %u already: see qrdp usb list.\n", which,
-                               usb_slots_number(host->slots, USB_SLOTS_HOST, device->id));
+        return explain_earlier(host, device, which);
     if (device)
         let_go(device);
     if (g_hash_table_size(host->devices) >= MAX_DEVICES)

@@ -345,7 +345,9 @@ void peer_usb_granted(PeerUsb *usb, guint device_id, int fd, const char *slot_id
         return;
     }
     if (fd < 0) {
-        log_warning(device->subject, "not passed on: %s", error);
+        char text[160];
+        log_warning(device->subject, "%s not passed on: %s",
+                    usb_descriptors_describe(device->descriptors, text, sizeof(text)), error);
         device->phase = PHASE_PARKED;
         return;
     }

@@ -53,7 +53,7 @@ static char *ask(const Config *config, char **words, bool *ok, GError **error)
 }
 
 /** qrdp has begun to attach the device that @text starts with: waits for the outcome. @text is
- * exchanged for the device's line. */
+ * exchanged for the device's line, without number and columns if it was not attached. */
 static bool wait_attached(const Config *config, char **text, GError **error)
 {
     static const char *const still[] = {"probing", "waiting", "attaching", NULL};
@@ -64,16 +64,19 @@ static bool wait_attached(const Config *config, char **text, GError **error)
     for (;;) {
         g_autofree char *row = ask(config, words, &ok, error);
         char state[16] = "";
+        int rest = 0;
         if (!row) {
             g_clear_pointer(text, g_free);
             return false;
         }
-        sscanf(row, "%*s %15s", state);
+        sscanf(row, "%*s %15s %n", state, &rest);
         bool done = !ok || !g_strv_contains(still, state) || g_get_monotonic_time() > deadline;
         if (done) {
+            bool attached = ok && strcmp(state, "connected") == 0;
             g_free(*text);
-            *text = g_steal_pointer(&row);
-            return ok && strcmp(state, "connected") == 0;
+            *text = attached || !ok ? g_steal_pointer(&row)
+                                    : g_strdup_printf("%s: %s", state, row + rest);
+            return attached;
         }
         g_usleep(ATTACH_POLL_US);
     }

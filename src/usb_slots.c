@@ -340,31 +340,59 @@ void usb_slots_changed(UsbSlots *slots)
 /* --- policy ------------------------------------------------------------------------------------
  */
 
-static bool allowed(UsbSlots *slots, const UsbDescriptors *d, char *why, size_t size)
+static char *rule_prefix(unsigned vid, unsigned pid)
+{
+    return g_strdup_printf("-1,0x%04x,0x%04x,-1,", vid, pid);
+}
+
+/* By which the row is refused. The operator's rules come first. */
+static const char *whose_rule(const UsbSlots *slots, const Row *row)
+{
+    const char *whose = slots->config->usb_policy ? "--usb-policy" : "default, as every hub is";
+    char *prefix = rule_prefix(row->descriptors->vid, row->descriptors->pid);
+
+    for (guint i = 0; i < slots->rules->len; i++) {
+        if (g_str_has_prefix(slots->rules->pdata[i], prefix))
+            whose = "the operator";
+    }
+    g_free(prefix);
+    return whose;
+}
+
+/* How a refusal by the rules is told: g_free() it. @verdict: usb_policy_check()'s. */
+static char *refusal(const UsbSlots *slots, const Row *row, const char *verdict)
+{
+    return g_strdup_printf("%s by %s ('qrdp usb allow %u' lets it in)", verdict,
+                           whose_rule(slots, row), row->number);
+}
+
+/* NULL if @row may reach the guest, else why not: g_free() it. */
+static char *check_rules(UsbSlots *slots, const Row *row)
 {
     GString *rules = g_string_new(NULL);
-    const char *error = NULL;
+    const char *error = NULL, *verdict = NULL;
+    char *why = NULL;
 
     for (guint i = 0; i < slots->rules->len; i++)
         g_string_append_printf(rules, "%s|", (char *)slots->rules->pdata[i]);
     g_string_append(rules, slots->config->usb_policy ? slots->config->usb_policy : default_rules);
     UsbPolicy *policy = usb_policy_new(rules->str, &error);
-    bool ok = false;
-    if (policy)
-        ok = usb_policy_check(policy, d, why, size);
-    else
-        g_snprintf(why, size, "the USB policy cannot be read: %s", error);
+    if (!policy)
+        why = g_strdup_printf("the USB policy cannot be read: %s", error);
+    else if (!usb_policy_check(policy, row->descriptors, &verdict))
+        why = refusal(slots, row, verdict);
     usb_policy_free(policy);
     g_string_free(rules, TRUE);
-    return ok;
+    return why;
 }
 
 static void judge(UsbSlots *slots, Row *row)
 {
-    char why[256];
+    char *why = check_rules(slots, row);
 
-    if (!allowed(slots, row->descriptors, why, sizeof(why))) {
+    if (why) {
         refuse(slots, row, WANT_NOTHING, why);
+        g_free(why);
         return;
     }
     log_info(row->label, "%s allowed by policy", row->text);
@@ -498,6 +526,13 @@ guint usb_slots_number(UsbSlots *slots, guint peer_id, guint device_id)
     return row ? row->number : 0;
 }
 
+const char *usb_slots_refusal(UsbSlots *slots, guint peer_id, guint device_id)
+{
+    const Row *row = find_row(slots, peer_id, device_id);
+
+    return row && strcmp(row->state, "refused") == 0 ? row->why : NULL;
+}
+
 guint usb_slots_rows(UsbSlots *slots, UsbSlotsRow *rows, guint max)
 {
     guint n = MIN(slots->rows->len, max);
@@ -571,7 +606,7 @@ static bool row_matches(const Row *row, const char *word)
 
 static bool add_rule(UsbSlots *slots, unsigned vid, unsigned pid, bool allow)
 {
-    char *prefix = g_strdup_printf("-1,0x%04x,0x%04x,-1,", vid, pid);
+    char *prefix = rule_prefix(vid, pid);
 
     for (guint i = slots->rules->len; i-- > 0;) {
         if (g_str_has_prefix(slots->rules->pdata[i], prefix))
@@ -612,11 +647,12 @@ static char *allow_or_deny(UsbSlots *slots, const char *word, bool allow, bool *
             continue;
         matched++;
         if (!allow) {
+            char *why = refusal(slots, row, "denied");
             row->want = WANT_NOTHING;
             row->banished = true;
-            set_state(row, "refused", "denied by the operator");
-            slots->callbacks->detach(slots->user, row->peer_id, row->device_id, false,
-                                     "denied by the operator");
+            set_state(row, "refused", why);
+            slots->callbacks->detach(slots->user, row->peer_id, row->device_id, false, why);
+            g_free(why);
         } else if (row->want != WANT_OPENING &&
                    (!row->slot || strcmp(row->state, "refused") == 0)) {
             judge(slots, row);

@@ -61,6 +61,8 @@ void usb_slots_forget(UsbSlots *slots, guint peer_id, guint device_id);
 
 /** What the operator calls a device, 0: there is none. */
 guint usb_slots_number(UsbSlots *slots, guint peer_id, guint device_id);
+/** Why a device was refused, valid until the next call into @slots; NULL: it was not. */
+const char *usb_slots_refusal(UsbSlots *slots, guint peer_id, guint device_id);
 /** The client is away, the device stays in its slot: it is USB_SLOTS_AWAY's now. False if it is
  * unknown, or the operator has denied or detached it meanwhile. */
 bool usb_slots_suspend(UsbSlots *slots, guint peer_id, guint device_id);

@@ -6,7 +6,6 @@
  * library's exception for non-boot HID interfaces of composite devices is not used.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <usbredirfilter.h>
@@ -46,10 +45,8 @@ void usb_policy_free(UsbPolicy *policy)
     free(policy);
 }
 
-bool usb_policy_check(const UsbPolicy *policy, const UsbDescriptors *d, char *why, size_t size)
+bool usb_policy_check(const UsbPolicy *policy, const UsbDescriptors *d, const char **why)
 {
-    char name[160];
-
     for (unsigned i = 0; i < d->n_configurations; i++) {
         const UsbConfiguration *c = &d->configurations[i];
         uint8_t classes[USB_MAX_ALT_SETTINGS], subclasses[USB_MAX_ALT_SETTINGS],
@@ -65,11 +62,7 @@ bool usb_policy_check(const UsbPolicy *policy, const UsbDescriptors *d, char *wh
                                  d->protocol, classes, subclasses, protocols, c->n_alts, d->vid,
                                  d->pid, d->bcd_device, usbredirfilter_fl_dont_skip_non_boot_hid);
         if (r != 0) {
-            usb_descriptors_describe(d, name, sizeof(name));
-            snprintf(why, size,
-                     r == -ENOENT ? "%s is not covered by any of the USB rules"
-                                  : "%s is denied by the USB rules",
-                     name);
+            *why = r == -ENOENT ? "not covered" : "denied";
             return false;
         }
     }

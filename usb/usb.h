@@ -263,8 +263,9 @@ typedef struct UsbPolicy UsbPolicy;
  * Returns NULL and sets *@error (static text) when the syntax is wrong. */
 UsbPolicy *usb_policy_new(const char *rules, const char **error);
 void usb_policy_free(UsbPolicy *policy);
-/** True if the device may reach the guest; else one sentence in @why. */
-bool usb_policy_check(const UsbPolicy *policy, const UsbDescriptors *d, char *why, size_t size);
+/** True if the device may reach the guest; else *@why is "denied", or "not covered" if it is so
+ * because no rule is about it. */
+bool usb_policy_check(const UsbPolicy *policy, const UsbDescriptors *d, const char **why);
 
 /* ------------------------------------------------------------------------------------------------
  * UsbDevice: one slot's state machine. usb/device.c, usb/transfer.c, usb/redir.c

@@ -110,12 +110,14 @@ class HostUsbTest(SharedRig):
     def test_policy(self):
         mark = len(self.server.log())
         error = self.refused("attach", LOOP)
-        self.assertIn("refused", error)
+        self.assertRegex(error, r"^qrdp: refused: %s .*, this host's 1-\d+: " % LOOP)
         reason = error.strip().rpartition(": ")[2]
+        row, = re.findall(r"^denied by --usb-policy \('qrdp usb allow (\d+)' lets it in\)$", reason)
         self.assertEqual(self.server.log()[mark:].count(reason), 1)
         self.assertEqual(self.host.log("loop")["claimed"], 0)
         self.assertIn(reason, self.server.status_text())
-        self.usb("allow", error.split()[1])
+        self.assertIn("number %s already, and refused: %s" % (row, reason), self.refused("attach", LOOP))
+        self.usb("allow", row)
         self.agent.wait_usb(LOOP)
         self.usb("detach", LOOP)
 

@@ -165,11 +165,58 @@ static void test_denied_again(void)
     usb_descriptors_unref(d);
 }
 
+/* Each refusal names the rule's author and the way in; the device itself is named by the row. */
+static void test_refusals(void)
+{
+    static const struct {
+        char *policy;
+        const char *says;
+    } cases[] = {
+        {(char *)"0x08,-1,-1,-1,0|-1,-1,-1,-1,1",
+         "denied by --usb-policy ('qrdp usb allow 1' lets it in)"},
+        {(char *)"0x03,-1,-1,-1,1", "not covered by --usb-policy ('qrdp usb allow 1' lets it in)"},
+        {NULL, NULL},
+    };
+    char *allow[] = {(char *)"allow", (char *)"1", NULL};
+    char *deny[] = {(char *)"deny", (char *)"1", NULL};
+    UsbDescriptors *d = stick();
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        Config config = {.usb_policy = cases[i].policy};
+        Holder holder = {0};
+        UsbSlots *slots = usb_slots_new(NULL, NULL, &config, &callbacks, &holder);
+        bool ok = false;
+
+        busy = false;
+        usb_slots_request(slots, 1, 7, d, "label");
+        g_assert_cmpstr(usb_slots_refusal(slots, 1, 7), ==, cases[i].says);
+        g_free(usb_slots_command(slots, deny, &ok));
+        g_assert_true(ok);
+        g_assert_cmpstr(usb_slots_refusal(slots, 1, 7), ==,
+                        "denied by the operator ('qrdp usb allow 1' lets it in)");
+        usb_slots_released(slots, 1, 7);
+        g_free(usb_slots_command(slots, allow, &ok));
+        g_assert_true(ok);
+        g_assert_null(usb_slots_refusal(slots, 1, 7));
+        usb_slots_free(slots);
+    }
+    d->class_code = 9;
+    Config config = {0};
+    Holder holder = {0};
+    UsbSlots *slots = usb_slots_new(NULL, NULL, &config, &callbacks, &holder);
+    usb_slots_request(slots, 1, 7, d, "label");
+    g_assert_cmpstr(usb_slots_refusal(slots, 1, 7), ==,
+                    "denied by default, as every hub is ('qrdp usb allow 1' lets it in)");
+    usb_slots_free(slots);
+    usb_descriptors_unref(d);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/usb-slots/away", test_away);
     g_test_add_func("/usb-slots/mind-changed", test_mind_changed);
     g_test_add_func("/usb-slots/denied-again", test_denied_again);
+    g_test_add_func("/usb-slots/refusals", test_refusals);
     return g_test_run();
 }
