@@ -213,6 +213,7 @@ static void on_vm_lost(void *user, const char *why)
             log_info("server", "the virtual machine left: %s", why);
         stop_all(server, "the virtual machine has ended");
     } else {
+        server_usb_machine_ends(server);
         server->callbacks.quit(server->user, 0, why);
     }
 }
@@ -521,6 +522,7 @@ void server_shutdown(Server *server, int status, const char *reason)
     server->status = status;
     server->reason = g_strdup(reason);
     server_listeners_close(server);
+    server_usb_machine_ends(server);
     server_usb_give_back(server); /* before QEMU's end looks like the loss of a slot */
     stop_all(server, reason);
     /* Not from inside: the caller may be in the middle of something. */

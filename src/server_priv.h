@@ -102,6 +102,7 @@ struct Server {
 ServerPeer *server_peer(Server *server, guint id); /* NULL: gone */
 /* server_usb.c */
 void server_usb_start(Server *server);
+void server_usb_machine_ends(Server *server);
 void server_usb_give_back(Server *server); /* this host's devices */
 void server_usb_stop(Server *server);
 /* server_grace.c */

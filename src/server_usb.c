@@ -57,6 +57,12 @@ void server_usb_start(Server *server)
     server->host_usb = host_usb_new(server->usb);
 }
 
+void server_usb_machine_ends(Server *server)
+{
+    if (server->usb)
+        usb_slots_stop(server->usb);
+}
+
 void server_usb_give_back(Server *server)
 {
     host_usb_free(g_steal_pointer(&server->host_usb));

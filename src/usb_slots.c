@@ -57,6 +57,7 @@ struct UsbSlots {
     GHashTable *opening; /* chardev ids with vm_usb_slot_open() under way */
     GPtrArray *rules;    /* the operator's, newest first */
     bool plugging;
+    bool stopped;     /* the machine is ending: nobody gets a slot, and nobody is told so */
     char *plugged;    /* added over QMP, not seen among the VM's chardevs yet */
     guint announce;   /* the timer that no longer waits for it */
     bool cannot_plug; /* the last attempt failed */
@@ -301,6 +302,8 @@ static bool slot_is_coming(UsbSlots *slots, GPtrArray *list)
  * plugged, or refused. */
 static void serve(UsbSlots *slots)
 {
+    if (slots->stopped)
+        return;
     GPtrArray *list = vm_usb_slots(slots->vm);
     bool coming = slot_is_coming(slots, list);
 
@@ -330,6 +333,11 @@ static void serve(UsbSlots *slots)
     }
     g_clear_pointer(&slots->plug_error, g_free);
     g_ptr_array_unref(list);
+}
+
+void usb_slots_stop(UsbSlots *slots)
+{
+    slots->stopped = true;
 }
 
 void usb_slots_changed(UsbSlots *slots)

@@ -43,6 +43,8 @@ typedef struct UsbSlotsCallbacks {
 UsbSlots *usb_slots_new(Vm *vm, Qmp *qmp, const Config *config, const UsbSlotsCallbacks *callbacks,
                         void *user);
 void usb_slots_free(UsbSlots *slots);
+/** The machine is ending: what its devices lose is neither replaced nor complained about. */
+void usb_slots_stop(UsbSlots *slots);
 /** The VM's chardevs changed: requests refused for want of a slot may fit now. */
 void usb_slots_changed(UsbSlots *slots);
 /** A probed device wants in. @descriptors: a reference is taken. @label: who has it. */

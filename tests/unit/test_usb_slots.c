@@ -211,6 +211,24 @@ static void test_refusals(void)
     usb_descriptors_unref(d);
 }
 
+/* The slot is lost because the machine ends: no other is looked for, and nobody is refused one. */
+static void test_machine_ends(void)
+{
+    Config config = {0};
+    Holder holder = {0};
+    UsbDescriptors *d = stick();
+    UsbSlots *slots = told(&holder, &config, d, NULL);
+
+    usb_slots_stop(slots);
+    usb_slots_released(slots, 1, 7);
+    usb_slots_request(slots, 1, 7, d, "label");
+    usb_slots_changed(slots);
+    g_assert_cmpuint(holder.granted, ==, 1);
+    g_assert_cmpuint(holder.refused, ==, 0);
+    usb_slots_free(slots);
+    usb_descriptors_unref(d);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -218,5 +236,6 @@ int main(int argc, char **argv)
     g_test_add_func("/usb-slots/mind-changed", test_mind_changed);
     g_test_add_func("/usb-slots/denied-again", test_denied_again);
     g_test_add_func("/usb-slots/refusals", test_refusals);
+    g_test_add_func("/usb-slots/machine-ends", test_machine_ends);
     return g_test_run();
 }
