@@ -250,6 +250,17 @@ void config_settle_usb_boot(Config *config)
             config->usb_boot = BOOT_AFTER_ALL;
 }
 
+char *config_waiting_text(const Config *config)
+{
+    if (config->mode == CONFIG_RUN)
+        return g_strdup("waiting for QEMU to start");
+    if (config->mode == CONFIG_BUS)
+        return g_strdup("waiting for QEMU to come to the message bus");
+    return g_strdup_printf("waiting for QEMU at %s (start it with -qmp unix:%s,server=on,wait=off "
+                           "-display dbus,p2p=yes)",
+                           config->qmp_path, config->qmp_path);
+}
+
 char *config_run_base(void)
 {
     const char *runtime = g_getenv("XDG_RUNTIME_DIR");

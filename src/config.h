@@ -70,6 +70,8 @@ bool config_check(const Config *config, GError **error);
 /** Takes "HOST:PORT", "[v6]:PORT" or ":PORT" apart. *host (g_free) is "" for every address. False
  * for anything else, "unix:PATH" included. */
 bool config_split_address(const char *text, char **host, guint16 *port);
+/** What is waited for as long as there is no machine: "waiting for QEMU at ...". g_free() it. */
+char *config_waiting_text(const Config *config);
 /** Decides .usb_boot if it is left to us: after that it is an index, or off. */
 void config_settle_usb_boot(Config *config);
 /** $XDG_RUNTIME_DIR/qrdp, or /run/qrdp for root without one; each instance has a directory of its

@@ -321,11 +321,10 @@ static bool nobody_listens(const char *path)
 
 static void attach_later(App *app)
 {
-    if (!app->waiting_told && app->config->mode == CONFIG_QMP)
-        log_info(SUBJECT,
-                 "waiting for QEMU at %s (start it with -qmp unix:%s,server=on,wait=off "
-                 "-display dbus,p2p=yes)",
-                 app->qmp_path, app->qmp_path);
+    if (!app->waiting_told && app->config->mode == CONFIG_QMP) {
+        g_autofree char *waiting = config_waiting_text(app->config);
+        log_info(SUBJECT, "%s", waiting);
+    }
     app->waiting_told = true;
     set_timer(app, ATTACH_PAUSE_MS, try_attach);
 }

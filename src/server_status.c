@@ -473,17 +473,28 @@ static void text_usb(Server *server, GString *out)
     }
 }
 
+static void text_vm(Server *server, GString *out)
+{
+    uint32_t width = 0, height = 0;
+
+    if (!server->vm_ready) {
+        char *waiting = config_waiting_text(server->config);
+        g_string_append_printf(out, "vm:        %s\n", waiting);
+        g_free(waiting);
+        return;
+    }
+    framebuffer_size(vm_framebuffer(server->vm), &width, &height);
+    g_string_append_printf(out, "vm:        \"%s\" attached, screen %ux%u\n", vm_name(server->vm),
+                           width, height);
+}
+
 char *server_status(Server *server, bool json)
 {
     if (json)
         return status_json(server);
 
-    uint32_t width = 0, height = 0;
     GString *out = g_string_new(NULL);
-    if (server->vm)
-        framebuffer_size(vm_framebuffer(server->vm), &width, &height);
-    g_string_append_printf(out, "vm:        \"%s\" %s, screen %ux%u\n",
-                           server->vm ? vm_name(server->vm) : "", vm_state(server), width, height);
+    text_vm(server, out);
     for (unsigned i = 0; server_address(server, i); i++)
         g_string_append_printf(out, "listening: %s\n", server_address(server, i));
     g_string_append_printf(out, "sandbox:   %s\n", sandbox_text());

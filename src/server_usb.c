@@ -93,8 +93,10 @@ static char *attach(Server *server, const char *which, bool *ok)
 char *server_usb_command(Server *server, char **words, bool *ok)
 {
     *ok = false;
-    if (!server->usb)
-        return g_strdup("The virtual machine is not attached yet.\n");
+    if (!server->usb) {
+        g_autofree char *waiting = config_waiting_text(server->config);
+        return g_strdup_printf("There is no virtual machine yet: qrdp is %s.\n", waiting);
+    }
     if (words && g_strv_length(words) == 2 && strcmp(words[0], "attach") == 0)
         return attach(server, words[1], ok);
     return usb_slots_command(server->usb, words, ok);

@@ -129,6 +129,23 @@ class ServeTest(Rig):
         self.assertEqual(again.process.wait_exit(20), 0)
         client.wait_exit(20)
 
+    def test_before_the_machine(self):
+        """Until there is one, everything says what is waited for."""
+        run_dir = self.path("run")
+        process = Process([qrdp.binary(), "serve", "--listen=127.0.0.1:0", "--run-dir=" + run_dir,
+                           "--qmp=" + self.path("qmp")], self.path("waiting.log"),
+                          env=qrdp.environment(self.dir))
+        self.addCleanup(process.stop)
+        waiting = "waiting for QEMU at %s (start it with -qmp unix:" % self.path("qmp")
+        process.wait_output(waiting, 20)
+        status, out, _ = qrdp.run_once(self.dir, "status", "--run-dir=" + run_dir)
+        self.assertEqual(status, 0)
+        self.assertIn("vm:        " + waiting, out)
+        self.assertNotIn("screen", out)
+        status, _, error = qrdp.run_once(self.dir, "usb", "--run-dir=" + run_dir, "list")
+        self.assertEqual(status, 1)
+        self.assertIn(waiting, error)
+
     def test_machine_without_dbus(self):
         vm = self.machine(wait=False)
         process = Process([qrdp.binary(), "serve", "--listen=127.0.0.1:0", "--qmp=" + vm.qmp_path],
