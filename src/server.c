@@ -273,6 +273,15 @@ static void take_over(Server *server, const ServerPeer *winner)
     g_free(why);
 }
 
+void server_warn_if_open(Server *server)
+{
+    if (server->warned_open || !auth_is_empty(server->auth))
+        return;
+    server->warned_open = true;
+    log_warning("server", "there are no credentials: every user of this machine may log in; set "
+                          "a password with `qrdp passwd USER`");
+}
+
 void server_peer_login(Server *server, guint id, void *data)
 {
     ServerPeer *p = server_peer(server, id);
@@ -292,12 +301,7 @@ void server_peer_login(Server *server, guint id, void *data)
     p->logged_in = true;
     p->user = g_strdup_printf("%s@%s", user, p->address);
     p->login = login->password ? g_strdup(login->user) : NULL;
-    if (auth_is_empty(server->auth) && !server->warned_open) {
-        server->warned_open = true;
-        log_warning("server",
-                    "there are no credentials: every user of this machine may log in; set "
-                    "a password with `qrdp passwd USER`");
-    }
+    server_warn_if_open(server);
     log_info("server", "%s logged in", p->user);
     if (!server->config->share)
         take_over(server, p);

@@ -298,6 +298,9 @@ bool server_listen(Server *server, GError **error)
         log_info("server", "listening at %s, certificate SHA-256 %s", l->text,
                  cert_fingerprint(server->cert));
     }
+    /* qrdp run has its own words for it, and a bus's helper serves nobody without a password. */
+    if (server->config->mode == CONFIG_QMP)
+        server_warn_if_open(server);
     return true;
 }
 

@@ -115,6 +115,8 @@ void server_grace_peer_ended(Server *server, guint id);
 /* server_listen.c */
 GPtrArray *server_listeners_new(void);
 void server_listeners_close(Server *server);
+/** Warns once if nobody needs a password. server.c */
+void server_warn_if_open(Server *server);
 /* server_admit.c, for server_listen.c: a client connected. */
 void server_accept(Server *server, GSocket *socket);
 /* server.c */

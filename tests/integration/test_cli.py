@@ -138,6 +138,7 @@ class ServeTest(Rig):
         self.addCleanup(process.stop)
         waiting = "waiting for QEMU at %s (start it with -qmp unix:" % self.path("qmp")
         process.wait_output(waiting, 20)
+        self.assertEqual(process.output().count("there are no credentials"), 1)
         status, out, _ = qrdp.run_once(self.dir, "status", "--run-dir=" + run_dir)
         self.assertEqual(status, 0)
         self.assertIn("vm:        " + waiting, out)
