@@ -102,7 +102,7 @@ static ServerUsb *new_word(const Device *device)
 
     word->device_id = device->id;
     word->descriptors = device->descriptors ? usb_descriptors_ref(device->descriptors) : NULL;
-    word->label = g_strdup(device->subject);
+    word->label = g_strdup(device->usb->label);
     return word;
 }
 

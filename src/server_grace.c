@@ -184,8 +184,10 @@ void server_peer_usb_suspended(Server *server, guint id, void *data)
 
     if (!p->login || !usb_slots_suspend(server->usb, id, word->device_id))
         return; /* word's end closes the slot */
-    log_info(word->label, "stays in the guest for %u s: its client may come back",
+    char *subject = g_strdup_printf("usb %u %s", word->device_id, word->label);
+    log_info(subject, "stays in the guest for %u s: its client may come back",
              server->config->usb_grace);
+    g_free(subject);
     if (!usb_keeper_keep(server->keeper, g_steal_pointer(&word->slot), word->device_id, p->login))
         usb_slots_forget(server->usb, USB_SLOTS_AWAY, word->device_id);
     settle_claims(server);

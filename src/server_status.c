@@ -324,6 +324,7 @@ static char *status_json(Server *server)
     for (unsigned i = 0; server_address(server, i); i++)
         json_builder_add_string_value(b, server_address(server, i));
     json_builder_end_array(b);
+    set_string(b, "certificate_sha256", cert_fingerprint(server->cert));
     json_peers(server, b);
     json_usb(server, b);
     json_builder_end_object(b);
@@ -444,8 +445,7 @@ static void text_peers(Server *server, GString *out)
         text_display(out, &p->display);
         text_shares(peers, p, out);
         if (p->flavour)
-            g_string_append_printf(out, "           USB as %s does it: %s\n", p->flavour->name,
-                                   p->flavour->evidence);
+            g_string_append_printf(out, "  usb:       like %s\n", p->flavour->name);
         if (p->usb)
             text_latency(p->usb, out);
         g_free(since);
@@ -461,7 +461,8 @@ static void text_usb(Server *server, GString *out)
     if (!server->usb)
         return;
     usb_slots_count(server->usb, &free_slots, &total);
-    g_string_append_printf(out, "usb:       %u of %u slots free\n", free_slots, total);
+    g_string_append_printf(out, "usb:       %u of %u slots free%s\n", free_slots, total,
+                           usb_slots_can_grow(server->usb) ? "; more are added on demand" : "");
     guint n = usb_slots_rows(server->usb, rows, MAX_USB_ROWS);
     for (guint i = 0; i < n; i++) {
         const UsbSlotsRow *r = &rows[i];
@@ -497,6 +498,8 @@ char *server_status(Server *server, bool json)
     text_vm(server, out);
     for (unsigned i = 0; server_address(server, i); i++)
         g_string_append_printf(out, "listening: %s\n", server_address(server, i));
+    g_string_append_printf(out, "TLS:       certificate SHA-256 %s\n",
+                           cert_fingerprint(server->cert));
     g_string_append_printf(out, "sandbox:   %s\n", sandbox_text());
     g_string_append_printf(out, "H.264:     %s\n", video_text());
     text_peers(server, out);

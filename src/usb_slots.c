@@ -188,7 +188,7 @@ static void try_another(UsbSlots *slots, Row *row, const char *id, const char *e
         refuse(slots, row, WANT_NOTHING, error);
         return;
     }
-    log_warning(row->label, "%s; trying another slot", error);
+    log_warning(row->label, "%s: %s; trying another slot", row->text, error);
     row->want = WANT_SLOT;
 }
 
@@ -573,6 +573,11 @@ void usb_slots_count(UsbSlots *slots, guint *free_slots, guint *total)
     g_ptr_array_unref(list);
 }
 
+bool usb_slots_can_grow(const UsbSlots *slots)
+{
+    return slots->qmp && !slots->cannot_plug;
+}
+
 static void append_row(GString *out, const Row *row)
 {
     g_string_append_printf(out, "%-3u %-10s %s%s%s, %s%s%s\n", row->number, row->state, row->text,
@@ -594,7 +599,7 @@ static char *list_devices(UsbSlots *slots)
         g_string_append(out, "No USB device is redirected.\n");
     usb_slots_count(slots, &n_free, &total);
     g_string_append_printf(out, "%u of %u redirection slots are free%s\n", n_free, total,
-                           slots->qmp && !slots->cannot_plug ? "; more are added on demand." : ".");
+                           usb_slots_can_grow(slots) ? "; more are added on demand." : ".");
     return g_string_free(out, FALSE);
 }
 

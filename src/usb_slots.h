@@ -82,9 +82,9 @@ typedef struct UsbSlotsRow {
     guint number;       /* what `qrdp usb detach` takes */
     guint peer_id;      /* 0: its client is away */
     const char *device; /* "1234:5678 mass storage \"Foo\"" */
-    const char *label;
-    const char *slot;  /* "" if it has none */
-    const char *state; /* "probing", "connected", "refused", "rejected", "suspended" */
+    const char *label;  /* "alice@192.0.2.7", "this host's 1-4" */
+    const char *slot;   /* "" if it has none */
+    const char *state;  /* "probing", "connected", "refused", "rejected", "suspended" */
     const char *why;
     UsbDeviceStats figures; /* 0 for a device that has no isochronous streams */
 } UsbSlotsRow;
@@ -92,5 +92,7 @@ typedef struct UsbSlotsRow {
 guint usb_slots_rows(UsbSlots *slots, UsbSlotsRow *rows, guint max);
 /** Free and total slots of the VM. */
 void usb_slots_count(UsbSlots *slots, guint *free_slots, guint *total);
+/** Whether slots are added when there are too few. */
+bool usb_slots_can_grow(const UsbSlots *slots);
 
 #endif

@@ -261,4 +261,4 @@ class Features(Detection, FailureRig):
         row, = self.server.status()["clients"]
         self.assertEqual(row.get("usb_flavour"), wanted, row)
         self.assertIn("UsbDevice 5, MessageId 0", row["usb_evidence"])
-        self.assertIn("USB as %s does it" % wanted, self.server.status_text())
+        self.assertIn("usb:       like %s\n" % wanted, self.server.status_text())

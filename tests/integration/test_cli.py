@@ -78,6 +78,9 @@ class StatusTest(Rig):
         self.assertRegex(server.status_text(), r"client 1: +%s@127\.0\.0\.1, active" % USER)
         self.assertNotIn(PASSWORD, server.status_text())
         self.assertIn("127.0.0.1:", server.status()["listening"][0])
+        fingerprint = server.status()["certificate_sha256"]
+        self.assertIn("certificate SHA-256 %s\n" % fingerprint, server.log())
+        self.assertIn("certificate SHA-256 %s\n" % fingerprint, server.status_text())
 
         say("qrdp ends: the machine, the client's session and the run directory with it")
         machine, = [pid for pid in children(server.process.pid)]

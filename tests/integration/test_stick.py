@@ -7,7 +7,7 @@ import subprocess
 import standin
 from qemu import EV_KEY
 from qrdp import run_once
-from rig import SharedRig, say
+from rig import USER, SharedRig, say
 from wait import wait_for
 
 STICK, KEYBOARD, LOOP = "1209:0001", "1209:0002", "1209:0003"
@@ -236,6 +236,7 @@ class PolicyTest(UsbRig):
             reason = shown[0].rpartition(": ")[2]
             self.assertEqual(len([l for l in lines if l.endswith(reason)]), 1, (reason, lines))
             self.assertIn(reason, self.server.status_text())
+            self.assertIn(" from %s@127.0.0.1: refused, %s\n" % (USER, reason), self.server.status_text())
             say(reason)
         self.assertFalse([d for d in self.agent.usb() if d["id"].startswith("1209:")])
 
