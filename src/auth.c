@@ -382,20 +382,25 @@ bool auth_is_empty(const Auth *auth)
     return auth->current->n == 0;
 }
 
+bool auth_check_name(const char *name, GError **error)
+{
+    if (name_is_valid(name))
+        return true;
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+                "a user name has at most %u bytes of UTF-8, no colon and no control characters, "
+                "and does not begin with #",
+                AUTH_MAX_NAME);
+    return false;
+}
+
 bool auth_set_password(Auth *auth, const char *user, const char *password, GError **error)
 {
     const char *name = user ? user : "";
     size_t len = strlen(password);
     uint8_t hash[AUTH_HASH_SIZE];
 
-    if (!name_is_valid(name)) {
-        g_set_error(
-            error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-            "a user name has at most %u bytes of UTF-8, no colon and no control characters, "
-            "and does not begin with #",
-            AUTH_MAX_NAME);
+    if (!auth_check_name(name, error))
         return false;
-    }
     if (len == 0 || len > AUTH_MAX_PASSWORD || !g_utf8_validate(password, -1, NULL)) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
                     "a password has 1 to %u bytes of UTF-8", AUTH_MAX_PASSWORD);

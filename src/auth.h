@@ -29,6 +29,8 @@ void auth_free(Auth *auth);
 /** Reads the file again if it changed since; call before a new connection is served. */
 bool auth_reload(Auth *auth, GError **error);
 bool auth_is_empty(const Auth *auth);
+/** Whether a user may be called @name. */
+bool auth_check_name(const char *name, GError **error);
 /** Adds or replaces @user. Only the hash of @password is kept; the caller wipes @password. @user
  * NULL or "" (libvirt without username=): any name logs in with that password. */
 bool auth_set_password(Auth *auth, const char *user, const char *password, GError **error);

@@ -104,6 +104,9 @@ static bool set_password(Auth *auth, const char *user, GError **error)
 {
     Password password;
     const char *why = NULL;
+
+    if (!auth_check_name(user, error)) /* before somebody types a password for it */
+        return false;
     bool ok =
         isatty(STDIN_FILENO) ? ask_twice(password, &why) : read_line(STDIN_FILENO, password, &why);
     if (!ok)
