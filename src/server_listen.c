@@ -248,6 +248,19 @@ static GSocket *listen_address(GInetAddress *inet, guint16 port, GError **error)
     return s;
 }
 
+/* Why nobody can listen at @text, and what can be done about it. */
+static void explain(const char *text, guint16 port, const GError *why, GError **error)
+{
+    if (!g_error_matches(why, G_IO_ERROR, G_IO_ERROR_ADDRESS_IN_USE)) {
+        g_set_error(error, G_IO_ERROR, why->code, "cannot listen at %s: %s", text, why->message);
+        return;
+    }
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_ADDRESS_IN_USE,
+                "cannot listen at %s, which is in use: take another port with --listen=%.*s:%u",
+                text, (int)(strrchr(text, ':') - text), text,
+                port < G_MAXUINT16 ? port + 1u : port - 1u);
+}
+
 static bool listen_tcp(Server *server, const char *text, GError **error)
 {
     char *host = NULL;
@@ -271,7 +284,7 @@ static bool listen_tcp(Server *server, const char *text, GError **error)
         ok = s;
     }
     if (why) {
-        g_set_error(error, G_IO_ERROR, why->code, "cannot listen at %s: %s", text, why->message);
+        explain(text, port, why, error);
         g_error_free(why);
     }
     g_list_free_full(addresses, g_object_unref);

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 
 import qemu
 import qrdp
@@ -49,6 +50,19 @@ class BadInputTest(Rig):
             self.refused("run", "--cert=" + self.path(name), "--key=" + self.path(name), "--", "true",
                          words=(self.path(name),))
         self.refused("run", "--cert=" + self.path("absent"), "--", "true", words=("--key",))
+
+    def test_user_name(self):
+        """A bad one is refused before a password is asked for: there is none here."""
+        status, _, error = qrdp.run_once(self.dir, "passwd", "a b:c", stdin="")
+        self.assertEqual(status, 1)
+        self.assertIn("no colon", error)
+
+    def test_busy_port(self):
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            free = port + 1 if port < 65535 else port - 1
+            self.refused("run", "--listen=127.0.0.1:%d" % port, "--", "true",
+                         words=("in use", "--listen=127.0.0.1:%d" % free))
 
     def test_display_in_arguments(self):
         self.refused("run", "--listen=127.0.0.1:0", "--", qemu.QEMU, "-display", "gtk", words=("-display",))
