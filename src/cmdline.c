@@ -109,7 +109,8 @@ static const Option options[] = {
      "the guest's keyboard layout, for clients that send characters (us)"},
     {"--usb-policy", OPT_USB_POLICY, "RULES", IN_SERVERS,
      "which USB devices may reach the guest, usbredir filter syntax"},
-    {"--usb-slots", OPT_USB_SLOTS, "N", IN_RUN, "USB devices to have room for from the start (4)"},
+    {"--usb-slots", OPT_USB_SLOTS, "N", IN_RUN,
+     "USB devices to have room for from the start (4); 0 for a machine without PCI"},
     {"--usb-boot", OPT_USB_BOOT, "N", IN_SERVERS,
      "start from redirected sticks at this place in the boot order; or off, auto (auto)"},
     {"--usb-grace", OPT_USB_GRACE, "SECONDS", IN_SERVERS,
@@ -178,7 +179,8 @@ static void guess(Guess *best, const char *typed, const char *candidate)
         *best = (Guess){candidate, d};
 }
 
-static void unknown_option(const char *name, bool after_run, GError **error)
+/** @command: what was typed before, NULL if nothing was. */
+static void unknown_option(const char *name, const char *command, bool after_run, GError **error)
 {
     if (after_run) {
         ERR(error,
@@ -192,8 +194,10 @@ static void unknown_option(const char *name, bool after_run, GError **error)
         guess(&best, name, options[i].name);
     if (best.word)
         ERR(error, "There is no option %s: did you mean %s?", name, best.word);
+    else if (command)
+        ERR(error, "There is no option %s: see 'qrdp %s --help'", name, command);
     else
-        ERR(error, "There is no option %s: see 'qrdp --help'", name);
+        ERR(error, "There is no option %s: see 'qrdp COMMAND --help'", name);
 }
 
 static void unknown_command(const char *name, GError **error)
@@ -255,6 +259,14 @@ typedef struct Line {
     char **rest;      /* what follows "--", borrowed; NULL without "--" */
 } Line;
 
+static int find_command(const Line *line)
+{
+    for (size_t i = 0; line->words->len > 0 && i < G_N_ELEMENTS(commands); i++)
+        if (strcmp(g_ptr_array_index(line->words, 0), commands[i].name) == 0)
+            return (int)i;
+    return -1;
+}
+
 /* "qrdp run qemu-system-x86_64 -m 2G": the option is QEMU's, and what lacks is the "--". */
 static bool is_run_without_dashes(const Line *line)
 {
@@ -272,7 +284,9 @@ static int read_option(Line *line, int argc, char **argv, int i, GError **error)
         if (strcmp(options[k].name, name) == 0)
             option = &options[k];
     if (!option) {
-        unknown_option(name, is_run_without_dashes(line), error);
+        int command = find_command(line);
+        unknown_option(name, command >= 0 ? commands[command].name : NULL,
+                       is_run_without_dashes(line), error);
         return 0;
     }
     Given given = {option, equals ? equals + 1 : NULL};
@@ -581,14 +595,6 @@ static bool apply_all(Config *config, const Line *line, int command, GError **er
     g_ptr_array_add(listen, NULL);
     config->listen = g_strdupv((char **)listen->pdata);
     return true;
-}
-
-static int find_command(const Line *line)
-{
-    for (size_t i = 0; line->words->len > 0 && i < G_N_ELEMENTS(commands); i++)
-        if (strcmp(g_ptr_array_index(line->words, 0), commands[i].name) == 0)
-            return (int)i;
-    return -1;
 }
 
 static bool was_given(const Line *line, OptionId id)

@@ -209,9 +209,9 @@ static bool check_serving(const Config *config, GError **error)
     UsbPolicy *policy = usb_policy_new(config->usb_policy, &why);
     if (!policy) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-                    "--usb-policy=%s: %s; write rules as CLASS,VID,PID,VERSION,ALLOW joined by "
-                    "'|', with -1 for any, for example '0x08,-1,-1,-1,1|-1,-1,-1,-1,0'",
-                    config->usb_policy ? config->usb_policy : "", why);
+                    "--usb-policy=%s: write rules as CLASS,VID,PID,VERSION,ALLOW joined by '|', "
+                    "with -1 for any, for example '0x08,-1,-1,-1,1|-1,-1,-1,-1,0'",
+                    config->usb_policy ? config->usb_policy : "");
         return false;
     }
     usb_policy_free(policy);

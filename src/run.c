@@ -262,6 +262,15 @@ static void on_exited(GPid pid, gint wait_status, gpointer user_data)
         run->callbacks.exited(run->user, status);
 }
 
+static const char *absence_help(const char *program)
+{
+    bool x86 =
+        strcmp(program, "qemu-system-x86_64") == 0 || strcmp(program, "qemu-system-i386") == 0;
+
+    return x86 ? " (install it, on Debian qemu-system-x86, or give its path)"
+               : " (install it, or give its path)";
+}
+
 Run *run_start(const Config *config, const char *dir, const RunCallbacks *callbacks, void *user,
                GError **error)
 {
@@ -294,7 +303,7 @@ Run *run_start(const Config *config, const char *dir, const RunCallbacks *callba
     if (!ok) {
         bool absent = error && g_error_matches(*error, G_SPAWN_ERROR, G_SPAWN_ERROR_NOENT);
         g_prefix_error(error, "cannot start %s%s: ", config->qemu_argv[0],
-                       absent ? " (install it, on Debian qemu-system-x86, or give its path)" : "");
+                       absent ? absence_help(config->qemu_argv[0]) : "");
         run->pid = 0;
         run_free(run);
         return NULL;

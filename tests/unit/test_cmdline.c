@@ -51,12 +51,12 @@ static void assert_refused(const char *line, const char *part)
 
 static void test_run(void)
 {
-    Config *c =
-        parse_good("qrdp run --share --tls-login --usb-slots 28 --usb-grace=600 --stall-seconds=1 "
-                   "--listen=:0 --listen [::1]:3390 --listen unix:/tmp/x --keymap=de "
-                   "--log-level=debug --host-usb --usb-as-is --sandbox=off --print-ready --run-dir=/tmp/r "
-                   "--auth-file=/tmp/a "
-                   "-- qemu-system-x86_64 -m 2G --listen");
+    Config *c = parse_good(
+        "qrdp run --share --tls-login --usb-slots 28 --usb-grace=600 --stall-seconds=1 "
+        "--listen=:0 --listen [::1]:3390 --listen unix:/tmp/x --keymap=de "
+        "--log-level=debug --host-usb --usb-as-is --sandbox=off --print-ready --run-dir=/tmp/r "
+        "--auth-file=/tmp/a "
+        "-- qemu-system-x86_64 -m 2G --listen");
     g_assert_cmpint(c->mode, ==, CONFIG_RUN);
     g_assert_cmpuint(g_strv_length(c->qemu_argv), ==, 4);
     g_assert_cmpstr(c->qemu_argv[3], ==, "--listen");
@@ -209,7 +209,8 @@ static void test_refusals(void)
         {"qrdp run qemu-system-x86_64", "Write '--' before"},
         {"qrdp run --lisen=:1 -- q", "did you mean --listen?"},
         {"qrdp run qemu-system-x86_64 -m 1G", "put -- before QEMU's command"},
-        {"qrdp run --frobnicate -- q", "qrdp --help"},
+        {"qrdp run --frobnicate -- q", "see 'qrdp run --help'"},
+        {"qrdp --frobnicate run -- q", "see 'qrdp COMMAND --help'"},
         {"qrdp run --listen -- q", "--listen=ADDR:PORT"},
         {"qrdp run --listen= -- q", "--listen=ADDR:PORT"},
         {"qrdp run --share=yes -- q", "write just --share"},
