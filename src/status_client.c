@@ -21,6 +21,20 @@ static char **make_request(const Config *config)
     return (char **)g_ptr_array_free(words, FALSE);
 }
 
+/** What the qrdp of @dir says first: its machine, and where it listens. */
+static char *describe(const char *dir)
+{
+    static const char machine[] = "vm:        ", place[] = "listening: ";
+    char *words[] = {(char *)"status", NULL};
+    bool ok = false;
+    g_autofree char *text = control_call(dir, words, &ok, NULL);
+    g_auto(GStrv) lines = g_strsplit(text ? text : "", "\n", 3);
+    if (!ok || g_strv_length(lines) < 2 || !g_str_has_prefix(lines[0], machine) ||
+        !g_str_has_prefix(lines[1], place))
+        return g_strdup("it does not answer");
+    return g_strdup_printf("%s, at %s", lines[0] + strlen(machine), lines[1] + strlen(place));
+}
+
 /** The directory of the one qrdp that runs, or NULL and which to choose from. */
 static char *find_dir(GError **error)
 {
@@ -36,8 +50,11 @@ static char *find_dir(GError **error)
         return NULL;
     }
     GString *names = g_string_new(NULL);
-    for (guint i = 0; i < found->len; i++)
-        g_string_append_printf(names, "\n  --run-dir=%s", (char *)g_ptr_array_index(found, i));
+    for (guint i = 0; i < found->len; i++) {
+        const char *dir = g_ptr_array_index(found, i);
+        g_autofree char *described = describe(dir);
+        g_string_append_printf(names, "\n  --run-dir=%s  %s", dir, described);
+    }
     g_set_error(error, G_IO_ERROR, G_IO_ERROR_EXISTS, "%u qrdp run, name one of them:%s",
                 found->len, names->str);
     g_string_free(names, TRUE);

@@ -164,6 +164,19 @@ class ServeTest(Rig):
         self.assertEqual(status, 1)
         self.assertIn(waiting, error)
 
+    def test_which_of_two(self):
+        """With several qrdp running, each is named with its machine and address."""
+        for name in ("one", "two"):
+            process = Process([qrdp.binary(), "serve", "--listen=127.0.0.1:0", "--qmp=" + self.path(name)],
+                              self.path(name + ".log"), env=qrdp.environment(self.dir))
+            self.addCleanup(process.stop)
+            process.wait_output("waiting for QEMU at ", 20)
+        status, _, error = qrdp.run_once(self.dir, "status")
+        self.assertEqual(status, 1)
+        for name in ("one", "two"):
+            self.assertRegex(error, r"\n  --run-dir=\S+  waiting for QEMU at %s .*, at 127\.0\.0\.1:\d+\n" %
+                             self.path(name))
+
     def test_machine_without_dbus(self):
         vm = self.machine(wait=False)
         process = Process([qrdp.binary(), "serve", "--listen=127.0.0.1:0", "--qmp=" + vm.qmp_path],
