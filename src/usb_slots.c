@@ -20,6 +20,9 @@
 #define USB_SLOTS_MAX_ROWS 256u
 #define USB_SLOTS_MAX_TRIES 8u /* chardevs that would not open, before a device is refused */
 #define USB_SLOTS_MAX_RULES 64u
+/* Devices lose their slots and the monitor is gone before we hear that the machine has ended: so
+ * long nobody is told that no slot could be added. */
+#define USB_SLOTS_FAILURE_SECONDS 2u
 #define USB_SLOTS_ANNOUNCE_SECONDS                                                                 \
     10u /* from QMP's success to the chardev's appearance on D-Bus                                 \
          */
@@ -62,6 +65,7 @@ struct UsbSlots {
     guint announce;   /* the timer that no longer waits for it */
     bool cannot_plug; /* the last attempt failed */
     char *plug_error;
+    guint failure; /* the timer that lets rows be refused for .plug_error; .plugging until then */
     guint last_number;
     gint refs; /* one, and one for each answer that is still under way */
     bool dead;
@@ -123,6 +127,7 @@ void usb_slots_free(UsbSlots *slots)
         return;
     slots->dead = true;
     g_clear_handle_id(&slots->announce, g_source_remove);
+    g_clear_handle_id(&slots->failure, g_source_remove);
     slots_unref(slots);
 }
 
@@ -188,7 +193,7 @@ static void try_another(UsbSlots *slots, Row *row, const char *id, const char *e
         refuse(slots, row, WANT_NOTHING, error);
         return;
     }
-    log_warning(row->label, "%s: %s; trying another slot", row->text, error);
+    log_info(row->label, "%s: %s; trying another slot", row->text, error);
     row->want = WANT_SLOT;
 }
 
@@ -201,6 +206,8 @@ static void on_opened(void *user, int fd, const char *error)
         Row *row = find_row(slots, opening->peer_id, opening->device_id);
         bool used = false;
         g_hash_table_remove(slots->opening, opening->id);
+        if (slots->stopped)
+            row = NULL;
         if (row && row->want == WANT_OPENING && fd >= 0) {
             row->want = WANT_NOTHING;
             row->slot = g_strdup(opening->id);
@@ -240,11 +247,21 @@ static gboolean on_not_announced(gpointer user)
     return G_SOURCE_REMOVE;
 }
 
+static gboolean on_plug_failed(gpointer user)
+{
+    UsbSlots *slots = user;
+
+    slots->failure = 0;
+    slots->plugging = false;
+    serve(slots);
+    return G_SOURCE_REMOVE;
+}
+
 static void on_plugged(void *user, const char *chardev_id, const char *error)
 {
     UsbSlots *slots = user;
 
-    slots->plugging = false;
+    slots->plugging = error != NULL;
     if (!slots->dead) {
         g_free(slots->plug_error);
         slots->plug_error = g_strdup(error);
@@ -254,6 +271,9 @@ static void on_plugged(void *user, const char *chardev_id, const char *error)
         if (slots->plugged)
             slots->announce =
                 g_timeout_add_seconds(USB_SLOTS_ANNOUNCE_SECONDS, on_not_announced, slots);
+        if (error)
+            slots->failure =
+                g_timeout_add_seconds(USB_SLOTS_FAILURE_SECONDS, on_plug_failed, slots);
         serve(slots);
     }
     slots_unref(slots);
@@ -331,7 +351,8 @@ static void serve(UsbSlots *slots)
             g_free(why);
         }
     }
-    g_clear_pointer(&slots->plug_error, g_free);
+    if (!slots->failure)
+        g_clear_pointer(&slots->plug_error, g_free);
     g_ptr_array_unref(list);
 }
 

@@ -43,7 +43,7 @@ void vm_usb_slot_release(Vm *vm, const char *id)
 
 void qmp_add_usb_slot(Qmp *qmp, int boot, QmpSlotAdded done, void *user)
 {
-    g_assert_not_reached();
+    done(user, NULL, "no monitor");
 }
 
 /* --- who has devices --- */
@@ -229,6 +229,33 @@ static void test_machine_ends(void)
     usb_descriptors_unref(d);
 }
 
+/* The monitor is gone: that is told unless the machine turns out to have ended. */
+static void test_cannot_plug(void)
+{
+    Config config = {0};
+    UsbDescriptors *d = stick();
+
+    for (int ends = 0; ends < 2; ends++) {
+        Holder holder = {0};
+        UsbSlots *slots = usb_slots_new(NULL, (Qmp *)&holder, &config, &callbacks, &holder);
+
+        busy = true;
+        usb_slots_request(slots, 1, 7, d, "label");
+        usb_slots_changed(slots);
+        g_assert_cmpuint(holder.granted + holder.refused, ==, 0);
+        if (ends)
+            usb_slots_stop(slots);
+        while (ends ? g_main_context_pending(NULL) : holder.refused == 0)
+            g_main_context_iteration(NULL, TRUE);
+        if (!ends)
+            g_assert_cmpstr(usb_slots_refusal(slots, 1, 7), ==,
+                            "no slot could be added: no monitor");
+        g_assert_cmpuint(holder.refused, ==, ends ? 0 : 1);
+        usb_slots_free(slots);
+    }
+    usb_descriptors_unref(d);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -237,5 +264,6 @@ int main(int argc, char **argv)
     g_test_add_func("/usb-slots/denied-again", test_denied_again);
     g_test_add_func("/usb-slots/refusals", test_refusals);
     g_test_add_func("/usb-slots/machine-ends", test_machine_ends);
+    g_test_add_func("/usb-slots/cannot-plug", test_cannot_plug);
     return g_test_run();
 }
