@@ -4,9 +4,6 @@
  * plugged for it. Slots being opened and plugged are remembered, so that two rows never race for
  * one. A row has its slot from the grant until the peer says that it closed the fd. A row that was
  * refused for want of a slot gets the next one that becomes free.
- *
- * Policy is a rule list in usbredir syntax; the operator's allow and deny put a rule for one
- * VID:PID in front of it, for the life of the process.
  */
 #include "usb_slots.h"
 
@@ -16,20 +13,16 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "usb_rules.h"
 
 #define USB_SLOTS_MAX_ROWS 256u
 #define USB_SLOTS_MAX_TRIES 8u /* chardevs that would not open, before a device is refused */
-#define USB_SLOTS_MAX_RULES 64u
 /* Devices lose their slots and the monitor is gone before we hear that the machine has ended: so
  * long nobody is told that no slot could be added. */
 #define USB_SLOTS_FAILURE_SECONDS 2u
 #define USB_SLOTS_ANNOUNCE_SECONDS                                                                 \
     10u /* from QMP's success to the chardev's appearance on D-Bus                                 \
          */
-
-/* usbredirfilter: class, vendor, product, version, allow. Hubs are never passed on: a hub without
- * its children is of no use, and its children are announced by themselves. */
-static const char default_rules[] = "0x09,-1,-1,-1,0|-1,-1,-1,-1,1";
 
 typedef enum Want {
     WANT_NOTHING,
@@ -58,7 +51,7 @@ struct UsbSlots {
     void *user;
     GPtrArray *rows;
     GHashTable *opening; /* chardev ids with vm_usb_slot_open() under way */
-    GPtrArray *rules;    /* the operator's, newest first */
+    UsbRules *rules;
     bool plugging;
     bool stopped;     /* the machine is ending: nobody gets a slot, and nobody is told so */
     char *plugged;    /* added over QMP, not seen among the VM's chardevs yet */
@@ -104,7 +97,7 @@ UsbSlots *usb_slots_new(Vm *vm, Qmp *qmp, const Config *config, const UsbSlotsCa
     slots->user = user;
     slots->rows = g_ptr_array_new_with_free_func(row_free);
     slots->opening = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    slots->rules = g_ptr_array_new_with_free_func(g_free);
+    slots->rules = usb_rules_new(config->usb_policy);
     slots->refs = 1;
     return slots;
 }
@@ -115,7 +108,7 @@ static void slots_unref(UsbSlots *slots)
         return;
     g_ptr_array_unref(slots->rows);
     g_hash_table_destroy(slots->opening);
-    g_ptr_array_unref(slots->rules);
+    usb_rules_free(slots->rules);
     g_free(slots->plug_error);
     g_free(slots->plugged);
     g_free(slots);
@@ -369,55 +362,9 @@ void usb_slots_changed(UsbSlots *slots)
 /* --- policy ------------------------------------------------------------------------------------
  */
 
-static char *rule_prefix(unsigned vid, unsigned pid)
-{
-    return g_strdup_printf("-1,0x%04x,0x%04x,-1,", vid, pid);
-}
-
-/* By which the row is refused. The operator's rules come first. */
-static const char *whose_rule(const UsbSlots *slots, const Row *row)
-{
-    const char *whose = slots->config->usb_policy ? "--usb-policy" : "default, as every hub is";
-    char *prefix = rule_prefix(row->descriptors->vid, row->descriptors->pid);
-
-    for (guint i = 0; i < slots->rules->len; i++) {
-        if (g_str_has_prefix(slots->rules->pdata[i], prefix))
-            whose = "the operator";
-    }
-    g_free(prefix);
-    return whose;
-}
-
-/* How a refusal by the rules is told: g_free() it. @verdict: usb_policy_check()'s. */
-static char *refusal(const UsbSlots *slots, const Row *row, const char *verdict)
-{
-    return g_strdup_printf("%s by %s ('qrdp usb allow %u' lets it in)", verdict,
-                           whose_rule(slots, row), row->number);
-}
-
-/* NULL if @row may reach the guest, else why not: g_free() it. */
-static char *check_rules(UsbSlots *slots, const Row *row)
-{
-    GString *rules = g_string_new(NULL);
-    const char *error = NULL, *verdict = NULL;
-    char *why = NULL;
-
-    for (guint i = 0; i < slots->rules->len; i++)
-        g_string_append_printf(rules, "%s|", (char *)slots->rules->pdata[i]);
-    g_string_append(rules, slots->config->usb_policy ? slots->config->usb_policy : default_rules);
-    UsbPolicy *policy = usb_policy_new(rules->str, &error);
-    if (!policy)
-        why = g_strdup_printf("the USB policy cannot be read: %s", error);
-    else if (!usb_policy_check(policy, row->descriptors, &verdict))
-        why = refusal(slots, row, verdict);
-    usb_policy_free(policy);
-    g_string_free(rules, TRUE);
-    return why;
-}
-
 static void judge(UsbSlots *slots, Row *row)
 {
-    char *why = check_rules(slots, row);
+    char *why = usb_rules_check(slots->rules, row->descriptors, row->number);
 
     if (why) {
         refuse(slots, row, WANT_NOTHING, why);
@@ -638,21 +585,6 @@ static bool row_matches(const Row *row, const char *word)
            word[used] == '\0' && vid == row->descriptors->vid && pid == row->descriptors->pid;
 }
 
-static bool add_rule(UsbSlots *slots, unsigned vid, unsigned pid, bool allow)
-{
-    char *prefix = rule_prefix(vid, pid);
-
-    for (guint i = slots->rules->len; i-- > 0;) {
-        if (g_str_has_prefix(slots->rules->pdata[i], prefix))
-            g_ptr_array_remove_index(slots->rules, i);
-    }
-    bool room = slots->rules->len < USB_SLOTS_MAX_RULES;
-    if (room)
-        g_ptr_array_insert(slots->rules, 0, g_strdup_printf("%s%d", prefix, allow ? 1 : 0));
-    g_free(prefix);
-    return room;
-}
-
 static char *allow_or_deny(UsbSlots *slots, const char *word, bool allow, bool *ok)
 {
     unsigned vid, pid;
@@ -671,8 +603,8 @@ static char *allow_or_deny(UsbSlots *slots, const char *word, bool allow, bool *
         vid = named->descriptors->vid;
         pid = named->descriptors->pid;
     }
-    if (!add_rule(slots, vid, pid, allow))
-        return g_strdup_printf("There are already %u rules.\n", USB_SLOTS_MAX_RULES);
+    if (!usb_rules_set(slots->rules, vid, pid, allow))
+        return g_strdup_printf("There are already %u rules.\n", USB_RULES_MAX);
     log_info("usb", "%04x:%04x is %s from now on, says the operator", vid, pid,
              allow ? "allowed" : "denied");
     for (guint i = 0; i < slots->rows->len; i++) {
@@ -681,7 +613,7 @@ static char *allow_or_deny(UsbSlots *slots, const char *word, bool allow, bool *
             continue;
         matched++;
         if (!allow) {
-            char *why = refusal(slots, row, "denied");
+            char *why = usb_rules_refusal(slots->rules, row->descriptors, row->number, "denied");
             row->want = WANT_NOTHING;
             row->banished = true;
             set_state(row, "refused", why);
