@@ -28,6 +28,7 @@ struct HostileGuest {
     unsigned n;
     size_t taken;                  /* of fake->out */
     bool raw, connected, rejected; /* .rejected: it may be offered once more, as something else */
+    uint8_t configuration;         /* the last one that was set, 0 for none */
     Running running;
 };
 
@@ -82,6 +83,15 @@ static void check_stream(HostileGuest *g, const GuestPacket *p)
     assert(g->raw || *streams_of(g, p->type) >> (p->endpoint & 15) & 1);
 }
 
+/* A configuration was set. Another one than before ends all streams without a word. The same one
+ * again need not end any: usbredirhost_set_configuration() leaves the device alone then. */
+static void set_configured(HostileGuest *g, uint8_t value)
+{
+    if (value != g->configuration)
+        g->running = (Running){0};
+    g->configuration = value;
+}
+
 static void check_answer(HostileGuest *g, const GuestPacket *p)
 {
     for (unsigned i = 0; i < g->n; i++) {
@@ -96,8 +106,8 @@ static void check_answer(HostileGuest *g, const GuestPacket *p)
             assert(p->length <= a->length);
             assert(p->data_len == 0 || (a->endpoint & 0x80));
         } else if (p->type == usb_redir_configuration_status) {
-            if (a->length && p->status == usb_redir_success) /* it was set */
-                g->running = (Running){0};
+            if (a->length && p->status == usb_redir_success)
+                set_configured(g, p->value);
         } else if (streams_of(g, p->type)) {
             assert(p->endpoint == a->endpoint);
             if (!a->length || p->status == usb_redir_success)

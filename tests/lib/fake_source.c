@@ -155,6 +155,35 @@ UsbDescriptors *fake_source_descriptors(FakeSource *f)
 
 /* ---- the source ---- */
 
+static void remove_pending(FakeSource *f, unsigned index)
+{
+    free(f->pending[index].data);
+    f->n_pending--;
+    memmove(&f->pending[index], &f->pending[index + 1],
+            (f->n_pending - index) * sizeof(f->pending[0]));
+}
+
+/* What was cancelled counts no more, for a client may never end it: when there is no place left the
+ * oldest of that is forgotten. False if the limit is exceeded without it. */
+static bool make_room(FakeSource *f)
+{
+    unsigned live = 0, oldest = f->n_pending;
+
+    for (unsigned i = f->n_pending; i-- > 0;) {
+        if (f->pending[i].cancelled || f->pending[i].unwanted)
+            oldest = i;
+        else
+            live++;
+    }
+    if (live >= USB_MAX_IN_FLIGHT) {
+        violation(f, "too many requests");
+        return false;
+    }
+    if (f->n_pending == FAKE_MAX_PENDING)
+        remove_pending(f, oldest);
+    return true;
+}
+
 static bool on_submit(UsbSource *source, const UsbRequest *request)
 {
     FakeSource *f = (FakeSource *)source;
@@ -170,10 +199,8 @@ static bool on_submit(UsbSource *source, const UsbRequest *request)
         if (f->pending[i].request.id == request->id)
             violation(f, "an id that is in use");
     }
-    if (f->n_pending == FAKE_MAX_PENDING) {
-        violation(f, "too many requests");
+    if (!make_room(f))
         return false;
-    }
     FakeRequest *r = &f->pending[f->n_pending++];
     *r = (FakeRequest){.request = *request};
     if (request->data && request->length) {
@@ -188,14 +215,6 @@ static bool on_submit(UsbSource *source, const UsbRequest *request)
     if (request->n_packets)
         memcpy(r->packets, request->packets, request->n_packets * sizeof(r->packets[0]));
     return true;
-}
-
-static void remove_pending(FakeSource *f, unsigned index)
-{
-    free(f->pending[index].data);
-    f->n_pending--;
-    memmove(&f->pending[index], &f->pending[index + 1],
-            (f->n_pending - index) * sizeof(f->pending[0]));
 }
 
 static void on_cancel(UsbSource *source, uint32_t id)
