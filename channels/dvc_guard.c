@@ -192,7 +192,7 @@ static DvcGuardEvent on_data_first(DvcGuard *guard, DvcAssembly *assembly, uint3
         return message(id, data, len);
 
     dvc_guard_message_done(assembly);
-    assembly->bytes.max = assembly->max;
+    assembly->bytes.max = total; /* doubling does not go past it */
     assembly->total = total;
     return collect(guard, assembly, id, data, len);
 }

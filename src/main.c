@@ -40,7 +40,8 @@
 #define HOST_USB_DIR "/dev/bus/usb"
 #define GPU_DIR "/dev/dri"
 #define EXIT_USAGE 2
-#define LARGE_BYTES (256 * 1024) /* allocations that get pages of their own */
+#define LARGE_BYTES (5 << 18) /* allocations that get pages of their own */
+#define TRIM_BYTES (4 << 20)  /* at the end of the heap, that are given back */
 #define ATTACH_PAUSE_MS 250
 #define CHILD_LINGER_MS 2000
 #define ATTACH_PATIENCE_S 5 /* for a QMP monitor to greet: another client may be in it */
@@ -614,10 +615,10 @@ int main(int argc, char **argv)
     mallopt(M_ARENA_MAX, 2);
     /* Pictures get pages of their own, which go back to the kernel with them. Left alone, glibc
      * takes the first one that is freed as a sign that there will be more, and from then on keeps
-     * all of them between the small things: 24 MB of holes after a film of 1920x1080. What a frame
-     * allocates is smaller as a rule. */
+     * all of them between the small things: 24 MB of holes after a film of 1920x1080. USB transfers
+     * of a megabyte stay below, for each would cost its pages anew: half of all that a read costs. */
     mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
-    mallopt(M_TRIM_THRESHOLD, LARGE_BYTES);
+    mallopt(M_TRIM_THRESHOLD, TRIM_BYTES);
     int status = run_command(config);
     config_free(config);
     return status;
