@@ -297,6 +297,23 @@ static void test_bitmap_low_depth(void)
     check_bitmaps(15, false, 16000, 8);
 }
 
+static void play_rfx(RFX_CONTEXT *decoder, const EncodedFrame *encoded, uint8_t *canvas)
+{
+    const Frame *frame = encoded->frame;
+    REGION16 region;
+
+    g_assert_cmpint(encoded->path, ==, ENCODER_RFX);
+    region16_init(&region);
+    for (guint i = 0; i < encoded->parts->len; i++) {
+        const EncodedPart *part = &g_array_index(encoded->parts, EncodedPart, i);
+        g_assert_cmpuint(part->len, <=, 65536);
+        g_assert_true(rfx_process_message(decoder, encoded->bytes.data + part->offset,
+                                          (UINT32)part->len, 0, 0, canvas, PIXEL_FORMAT_BGRX32,
+                                          frame->width * 4, frame->height, &region));
+    }
+    region16_uninit(&region);
+}
+
 static void test_rfx(void)
 {
     EncoderParams params = {.path = ENCODER_RFX, .bpp = 32, .max_part = 65536};
@@ -307,21 +324,10 @@ static void test_rfx(void)
         Frame *frame = picture_new(TEXT, sizes[s][0], sizes[s][1]);
         EncodedFrame *encoded = encoder_encode(encoder, frame, 0, false);
         uint8_t *canvas = canvas_new(frame);
-        REGION16 region;
 
-        g_assert_nonnull(encoded);
-        g_assert_cmpint(encoded->path, ==, ENCODER_RFX);
-        region16_init(&region);
         g_assert_true(rfx_context_reset(decoder, frame->width, frame->height));
-        for (guint i = 0; i < encoded->parts->len; i++) {
-            const EncodedPart *part = &g_array_index(encoded->parts, EncodedPart, i);
-            g_assert_cmpuint(part->len, <=, 65536);
-            g_assert_true(rfx_process_message(decoder, encoded->bytes.data + part->offset,
-                                              (UINT32)part->len, 0, 0, canvas, PIXEL_FORMAT_BGRX32,
-                                              frame->width * 4, frame->height, &region));
-        }
+        play_rfx(decoder, encoded, canvas);
         g_assert_cmpuint(difference(frame, canvas), <, 200); /* lossy: the right picture, roughly */
-        region16_uninit(&region);
         g_free(canvas);
         encoded_frame_unref(encoded);
 
@@ -348,19 +354,10 @@ static void test_rfx_noise(void)
     Frame *frame = picture_new(NOISE, 1000, 300);
     EncodedFrame *encoded = encoder_encode(encoder, frame, 0, false);
     uint8_t *canvas = canvas_new(frame);
-    REGION16 region;
 
-    region16_init(&region);
     g_assert_cmpuint(encoded->parts->len, >, 4);
-    for (guint i = 0; i < encoded->parts->len; i++) {
-        const EncodedPart *part = &g_array_index(encoded->parts, EncodedPart, i);
-        g_assert_cmpuint(part->len, <=, 65536);
-        g_assert_true(rfx_process_message(decoder, encoded->bytes.data + part->offset,
-                                          (UINT32)part->len, 0, 0, canvas, PIXEL_FORMAT_BGRX32,
-                                          frame->width * 4, frame->height, &region));
-    }
+    play_rfx(decoder, encoded, canvas);
     g_assert_cmpuint(difference(frame, canvas), <, 200);
-    region16_uninit(&region);
     g_free(canvas);
     encoded_frame_unref(encoded);
     frame_unref(frame);
