@@ -156,6 +156,8 @@ static SSIZE_T read_bytes(rdpTransport *transport, BYTE *data, size_t bytes)
                             : b->original.ReadBytes(transport, data + done, bytes - done);
         if (got < 0)
             return got;
+        if (!ahead)
+            b->dry = (size_t)got < bytes - done; /* FreeRDP's own reading, too, says so */
         if (got == 0)
             break;
         if (!ahead)

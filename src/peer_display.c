@@ -437,6 +437,7 @@ static void on_encoded(void *user, Encoder *encoder, EncodedFrame *encoded)
         d->frames++;
     } else {
         d->dropped++;
+        forget_encoder(d); /* what it has told the decoder is lost: RemoteFX's headers */
         show_everything(d);
     }
     encoded_frame_unref(encoded);

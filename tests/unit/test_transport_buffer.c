@@ -8,6 +8,7 @@
 #include <freerdp/transport_io.h>
 #include <gio/gio.h>
 #include <glib-unix.h>
+#include <netinet/tcp.h>
 #include <openssl/ssl.h>
 #include <string.h>
 #include <winpr/stream.h>
@@ -84,6 +85,7 @@ static void connect_sockets(int fds[2])
     g_assert_true(g_socket_connect(client, address, NULL, NULL));
     g_autoptr(GSocket) server = g_socket_accept(listener, NULL, NULL);
     g_assert_nonnull(server);
+    g_assert_true(g_socket_set_option(client, IPPROTO_TCP, TCP_NODELAY, 1, NULL));
     fds[0] = dup(g_socket_get_fd(server));
     fds[1] = dup(g_socket_get_fd(client));
     for (unsigned i = 0; i < 2; i++)
@@ -255,6 +257,37 @@ static void test_deaf(void)
     check_order(200000, DEAF_AFTER, 5);
 }
 
+/* A session that is reactivated reads FreeRDP's way: nothing is said to be left that is not. As
+ * many bytes as the buffer holds, so that it was filled without hearing that there are no more. */
+static void test_deactivated(void)
+{
+    const uint32_t whole = 65536 / (23 + MAX_DATA);
+    GByteArray *bytes = g_byte_array_new();
+    Rig rig;
+
+    for (uint32_t n = 0; n < whole; n++)
+        add_pdu(bytes, OURS, n, MAX_DATA);
+    add_pdu(bytes, OURS, whole, 65536 - bytes->len - 23);
+    g_assert_cmpuint(bytes->len, ==, 65536);
+    rig_init(&rig);
+    for (size_t at = 0; at < bytes->len;) {
+        int sent = SSL_write(rig.client, bytes->data + at, (int)(bytes->len - at));
+        g_assert_cmpint(sent, >, 0);
+        at += (size_t)sent;
+    }
+    rig.budget = DEAF_AFTER;
+    read_once(&rig);
+    g_assert_true(transport_buffer_holds_input(rig.buffer));
+    rig.peer->activated = FALSE;
+    rig.budget = UINT_MAX;
+    while (read_once(&rig))
+        ;
+    g_assert_cmpuint(rig.next, ==, whole + 1);
+    g_assert_false(transport_buffer_holds_input(rig.buffer));
+    rig_clear(&rig);
+    g_byte_array_unref(bytes);
+}
+
 /* FreeRDP sets this when the client says goodbye: nothing that follows is heard. */
 static void test_signed_off(void)
 {
@@ -277,6 +310,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/transport-buffer/order", test_order);
     g_test_add_func("/transport-buffer/deaf", test_deaf);
+    g_test_add_func("/transport-buffer/deactivated", test_deactivated);
     g_test_add_func("/transport-buffer/signed-off", test_signed_off);
     return g_test_run();
 }
