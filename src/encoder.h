@@ -34,7 +34,6 @@ typedef struct EncoderParams {
     bool skip_alpha; /* the client takes planar bitmaps without an alpha plane */
     size_t max_part; /* largest RemoteFX or NSCodec message, largest bitmap */
     FilmCodec film;  /* GFX: the best that the client decodes */
-    bool rlgr1;      /* ENCODER_RFX: the client's decoder has no RLGR3 */
 } EncoderParams;
 
 /** Least .max_part: half a tile must fit as a raw bitmap (clients without multifragment updates

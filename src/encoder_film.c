@@ -102,7 +102,7 @@ static void send_rfx_piece(Encoder *encoder, EncodedFrame *encoded, const Rect *
     const GfxRect whole = edges(&gfx->film);
     const RemotefxPicture picture = {mirror_at(&gfx->mirror, gfx->film.x, gfx->film.y),
                                      gfx->mirror.stride, (uint16_t)gfx->film.w,
-                                     (uint16_t)gfx->film.h, false};
+                                     (uint16_t)gfx->film.h};
     size_t at = gfx_begin_wire_to_surface_1(&encoded->bytes, encoded->surface, GFX_CODEC_CAVIDEO,
                                             GFX_PIXEL_XRGB, &whole);
 

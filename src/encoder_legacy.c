@@ -141,7 +141,7 @@ static void add_rfx(Encoder *encoder, EncodedFrame *encoded, const Rect *rect)
 {
     const Frame *frame = encoded->frame;
     const RemotefxPicture picture = {frame->pixels, frame->stride, (uint16_t)frame->width,
-                                     (uint16_t)frame->height, encoder->params.rlgr1};
+                                     (uint16_t)frame->height};
     const bool first = encoder->rfx_width != frame->width || encoder->rfx_height != frame->height;
     EncodedPart part = {{0, 0, (int32_t)frame->width, (int32_t)frame->height},
                         frame->width,

@@ -67,7 +67,6 @@ bool legacy_init(Legacy *legacy, rdpContext *context, const char **why)
     }
     legacy->params.bpp = depth;
     legacy->params.skip_alpha = flag(legacy, FreeRDP_DrawAllowSkipAlpha);
-    legacy->params.rlgr1 = u32(legacy, FreeRDP_RemoteFxRlgrMode) == RLGR1;
     legacy->params.path = choose_path(legacy);
     legacy->params.max_part = legacy->max_update - RECT_HEADER;
     legacy->markers =

@@ -2,7 +2,9 @@
  * Theory of operation. A tile of 64x64 pixels becomes three planes with 5 fractional bits
  * (3.1.8.1.3), each of these three times a quarter as large and three bands of differences
  * (3.1.8.1.4, the 5/3 wavelet), whose coefficients are divided by a power of two for each band
- * (3.1.8.1.5) and written by RLGR1 or RLGR3 (3.1.8.1.7.3), which adapt to runs of zeros as they go.
+ * (3.1.8.1.5) and written by RLGR1 (3.1.8.1.7.3), which adapts to runs of zeros as it goes. Not by
+ * RLGR3: FreeRDP 3.33's decoder refuses some of its streams ("val2Shift"), which 2.11 to 3.30
+ * decode to the same values as these. Every decoder knows both.
  *
  * FreeRDP has an encoder, with one quality. This one takes the powers of two from a level, so that
  * a slow link gets coarser pictures instead of fewer. They grow one band after the other, the
@@ -40,17 +42,10 @@ enum { /* block types (2.2.2.1.1) */
        CBT_TILE = 0xCAC3,
 };
 
-/* cct 1 (ICT), xft 1 (5/3), et 1 or 4 (RLGR), qt 1 (scalar); video mode (2.2.2.2.4) */
-static uint16_t properties(const RemotefxPicture *p)
-{
-    return (uint16_t)(1u << 3 | 1u << 5 | (p->rlgr1 ? 1u : 4u) << 9 | 1u << 13);
-}
-
-/* The same behind lt (2.2.2.3.4). */
-static uint16_t tileset_properties(const RemotefxPicture *p)
-{
-    return (uint16_t)(properties(p) << 1 | 1u);
-}
+/* cct 1 (ICT), xft 1 (5/3), et 1 (RLGR1), qt 1 (scalar); video mode (2.2.2.2.4); the same behind lt
+ * (2.2.2.3.4) */
+#define PROPERTIES (1u << 3 | 1u << 5 | 1u << 9 | 1u << 13)
+#define TILESET_PROPERTIES (PROPERTIES << 1 | 1u)
 
 /* Bands in the order of TS_RFX_CODEC_QUANT (2.2.2.1.5). */
 typedef enum Band { LL3, LH3, HL3, HH3, LH2, HL2, HH2, LH1, HL1, HH1, BANDS } Band;
@@ -284,7 +279,7 @@ static unsigned put_run(Bits *b, const int16_t *values, unsigned n, int *kp, int
     return zeros + 1;
 }
 
-/* RLGR1. The document has the two changes of kp the wrong way round. */
+/* The document has the two changes of kp the wrong way round. */
 static void put_single(Bits *b, int value, int *kp, int *krp)
 {
     uint32_t twice = twice_with_sign(value);
@@ -293,36 +288,16 @@ static void put_single(Bits *b, int value, int *kp, int *krp)
     adapt(kp, twice ? -DQ_GR : UQ_GR);
 }
 
-/* RLGR3 */
-static unsigned put_pair(Bits *b, const int16_t *values, unsigned n, int *kp, int *krp)
-{
-    uint32_t first = twice_with_sign(values[0]),
-             second = twice_with_sign(n > 1 ? values[1] : BEYOND);
-    uint32_t sum = first + second;
-
-    put_gr(b, krp, sum);
-    if (sum > 0)
-        put(b, 32 - (unsigned)__builtin_clz(sum), first);
-    if (first && second)
-        adapt(kp, -2 * DQ_GR);
-    else if (!sum)
-        adapt(kp, 2 * UQ_GR);
-    return 2;
-}
-
-static size_t put_values(const int16_t *values, bool rlgr1, uint8_t *out)
+static size_t put_values(const int16_t *values, uint8_t *out)
 {
     Bits bits = {.at = out, .end = out + MAX_COMPONENT};
     int kp = 1 << LSGR, krp = 1 << LSGR;
 
     for (unsigned i = 0; i < PIXELS;) {
-        const int16_t *rest = values + i;
         if (kp >> LSGR)
-            i += put_run(&bits, rest, PIXELS - i, &kp, &krp);
-        else if (rlgr1)
-            put_single(&bits, values[i++], &kp, &krp);
+            i += put_run(&bits, values + i, PIXELS - i, &kp, &krp);
         else
-            i += put_pair(&bits, rest, PIXELS - i, &kp, &krp);
+            put_single(&bits, values[i++], &kp, &krp);
     }
     flush(&bits);
     return (size_t)(bits.at - out);
@@ -355,7 +330,7 @@ static void write_tile(const RemotefxPicture *p, unsigned column, unsigned row, 
         uint8_t *space = writer_reserve(out, MAX_COMPONENT);
         if (!space)
             return;
-        size_t len = put_values(planes[i], p->rlgr1, space);
+        size_t len = put_values(planes[i], space);
         writer_truncate(out, data + len);
         writer_patch_u16(out, at + i * 2, (uint16_t)len);
     }
@@ -394,7 +369,7 @@ void remotefx_write_headers(const RemotefxPicture *picture, Writer *out)
     begin_channel_block(out, WBT_CONTEXT, 13, 0xFF);
     writer_u8(out, 0); /* ctxId */
     writer_u16(out, REMOTEFX_TILE);
-    writer_u16(out, properties(picture));
+    writer_u16(out, PROPERTIES);
     begin_block(out, WBT_CODEC_VERSIONS, 10);
     writer_u8(out, 1); /* numCodecs */
     writer_u8(out, 1); /* codecId */
@@ -432,7 +407,7 @@ void remotefx_write(const RemotefxPicture *picture, uint16_t x, uint16_t y, uint
     begin_channel_block(out, WBT_EXTENSION, 0, 0);
     writer_u16(out, CBT_TILESET);
     writer_u16(out, 0); /* idx */
-    writer_u16(out, tileset_properties(picture));
+    writer_u16(out, TILESET_PROPERTIES);
     writer_u8(out, 2); /* numQuant */
     writer_u8(out, REMOTEFX_TILE);
     writer_u16(out, (uint16_t)((right - left) * (bottom - top)));

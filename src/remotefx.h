@@ -22,7 +22,6 @@ typedef struct RemotefxPicture {
     const uint8_t *bgrx; /* 4 bytes a pixel, the fourth is ignored */
     size_t stride;
     uint16_t width, height;
-    bool rlgr1; /* for decoders that know only this; else RLGR3 (MS-RDPRFX 2.2.1.1.1.1) */
 } RemotefxPicture;
 
 /** Appends what a decoder has to be told before the first message (2.2.2.2). */

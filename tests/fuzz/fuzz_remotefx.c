@@ -58,7 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     unsigned width = 1 + reader_u8(&r) % SIDE, height = 1 + reader_u8(&r) % SIDE;
     unsigned x = reader_u8(&r) % width, y = reader_u8(&r) % height;
     unsigned w = 1 + reader_u8(&r) % (width - x), h = 1 + reader_u8(&r) % (height - y);
-    unsigned choice = reader_u8(&r), level = choice % 128 % REMOTEFX_LEVELS;
+    unsigned level = reader_u8(&r) % REMOTEFX_LEVELS;
     for (unsigned i = 0; i < PALETTE; i++)
         palette[i] = reader_u32(&r);
     if (!reader_ok(&r))
@@ -66,8 +66,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t n = reader_left(&r);
     fill(bgrx, width, height, palette, reader_bytes(&r, n), n);
 
-    const RemotefxPicture picture = {bgrx, (size_t)width * 4, (uint16_t)width, (uint16_t)height,
-                                     choice >= 128};
+    const RemotefxPicture picture = {bgrx, (size_t)width * 4, (uint16_t)width, (uint16_t)height};
     RFX_CONTEXT *decoder = rfx_context_new(FALSE);
     assert(decoder);
     rfx_context_set_pixel_format(decoder, PIXEL_FORMAT_BGRX32);

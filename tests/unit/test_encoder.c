@@ -348,7 +348,7 @@ static void test_rfx(void)
 /* The first message of all is so long that it is made in parts: they decode all the same. */
 static void test_rfx_noise(void)
 {
-    EncoderParams params = {.path = ENCODER_RFX, .bpp = 32, .max_part = 65536, .rlgr1 = true};
+    EncoderParams params = {.path = ENCODER_RFX, .bpp = 32, .max_part = 65536};
     Encoder *encoder = encoder_new(&params);
     RFX_CONTEXT *decoder = rfx_context_new(FALSE);
     Frame *frame = picture_new(NOISE, 1000, 300);
