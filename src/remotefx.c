@@ -23,7 +23,7 @@
 
 #define PIXELS (REMOTEFX_TILE * REMOTEFX_TILE)
 /* Bytes of a plane. Of 9 bits with sign, as which level 0 leaves the largest coefficients, no
- * sequence makes RLGR write more than 5842 bytes (a search over all states of its two parameters).
+ * sequence makes RLGR write more than 5511 bytes (a search over all states of its two parameters).
  */
 #define MAX_COMPONENT 8192u
 #define DEAD_ZONE(step) ((step) / 2 - (step) / 8)

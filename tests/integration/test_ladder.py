@@ -66,9 +66,12 @@ class LadderTest(SharedRig):
             row = self.row()
             return row["film_codec"] == film if film else row["frames"] >= before + FEW_FRAMES
         self.vm.agent.animate("film", 15)
-        # a machine that is busy may show too few frames a second for a film, for a while
-        wait_for(moving, 40, lambda: "%s of what moves, since frame %d: %s" % (film or "pictures", before, self.row()))
-        self.vm.agent.animate_stop()
+        try:
+            # a machine that is busy may show too few frames a second for a film, for a while
+            wait_for(moving, 40,
+                     lambda: "%s of what moves, since frame %d: %s" % (film or "pictures", before, self.row()))
+        finally:
+            self.vm.agent.animate_stop()  # the machine is the other tests', too
         wait_exact()
 
     def show(self, expected, *args, film=None):
