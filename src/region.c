@@ -191,6 +191,13 @@ static void begin(Region *region, const Group *g, int64_t now_us)
     region->changed_us = now_us;
 }
 
+/* Its history must not begin it again. */
+static void end(Region *region)
+{
+    region->active = false;
+    memset(region->history, 0, (size_t)region->columns * region->rows);
+}
+
 /* A film that grew, unless the two are far apart. */
 static void grow(Region *region, const Group *g, int64_t now_us)
 {
@@ -222,7 +229,7 @@ bool region_note(Region *region, const Mirror *mirror, const Frame *frame, bool 
     if (region->active && lives(region, mirror))
         region->changed_us = now_us;
     if (region->active && now_us - region->changed_us >= QUIET_US)
-        region->active = false;
+        end(region);
     Group g = largest_group(region);
     if (worth_it(&g) && (!region->active || !inside(region, &g)) && like_photo(mirror, frame, &g)) {
         if (region->active)
