@@ -20,6 +20,7 @@
 #define RFX_TYPICAL_TILE 2048u /* bytes, of a photograph; 18 KiB at most */
 #define RFX_TILES_PER_PDU ((int32_t)(ENCODER_MAX_PDU / RFX_TYPICAL_TILE))
 #define RFX_STEPS_PER_LEVEL (6.0 / 7) /* of QP (remotefx.h) */
+#define RFX_AGAIN 2u                  /* times what a picture may take: code it again, coarser */
 #define FILM_SURFACE (GFX_AUX_SURFACE + HISTORY_LAYERS)
 
 void encoder_film_end(Encoder *encoder)
@@ -113,22 +114,17 @@ static void send_rfx_piece(Encoder *encoder, EncodedFrame *encoded, const Rect *
     gfx_end_wire_to_surface_1(&encoded->bytes, at);
 }
 
-/* RemoteFX codes @part of the film where it is. Level 0 takes what H.264 takes at the best QP or
- * so. */
-static void send_rfx(Encoder *encoder, EncodedFrame *encoded, const Rect *part, bool first)
+/* What it took. */
+static uint32_t code_rfx(Encoder *encoder, EncodedFrame *encoded, const Rect *part, double qp,
+                         bool first)
 {
-    VideoRate *rate = &encoder->gfx.tile_rate;
     const int32_t tile = REMOTEFX_TILE, right = part->x + part->w, bottom = part->y + part->h;
-    const int32_t columns = (right + tile - 1) / tile - part->x / tile,
-                  rows = (bottom + tile - 1) / tile - part->y / tile;
+    const int32_t columns = (right + tile - 1) / tile - part->x / tile;
     const int32_t wide = MIN(columns, RFX_TILES_PER_PDU) * tile,
                   high = MAX(RFX_TILES_PER_PDU / columns, 1) * tile;
-    const double tiles = log2((double)columns * rows);
+    const unsigned level = (unsigned)lrint((qp - VIDEO_GOOD_QP) / RFX_STEPS_PER_LEVEL);
     size_t start = encoded->bytes.len;
 
-    rate->need[0] += tiles;
-    const double qp = video_rate_next(rate, false, VIDEO_GOOD_QP, encoder->film_bytes);
-    const unsigned level = (unsigned)lrint((qp - VIDEO_GOOD_QP) / RFX_STEPS_PER_LEVEL);
     for (int32_t y = part->y, y1; y < bottom; y = y1) {
         y1 = MIN((y + high) / tile * tile, bottom);
         for (int32_t x = part->x, x1; x < right; x = x1, first = false) {
@@ -136,9 +132,35 @@ static void send_rfx(Encoder *encoder, EncodedFrame *encoded, const Rect *part, 
             send_rfx_piece(encoder, encoded, &(Rect){x, y, x1 - x, y1 - y}, level, first);
         }
     }
-    encoded->film_bytes = (uint32_t)(encoded->bytes.len - start);
+    return (uint32_t)(encoded->bytes.len - start);
+}
+
+/* RemoteFX codes @part of the film where it is. Level 0 takes what H.264 takes at the best QP or
+ * so. */
+static void send_rfx(Encoder *encoder, EncodedFrame *encoded, const Rect *part, bool first)
+{
+    VideoRate *rate = &encoder->gfx.tile_rate;
+    const int32_t tile = REMOTEFX_TILE;
+    const int32_t columns = (part->x + part->w + tile - 1) / tile - part->x / tile,
+                  rows = (part->y + part->h + tile - 1) / tile - part->y / tile;
+    const double tiles = log2((double)columns * rows);
+    const uint32_t number = encoder->rfx_frame, may = encoder->film_bytes;
+    size_t start = encoded->bytes.len;
+
+    rate->need[0] += tiles;
+    double qp = video_rate_next(rate, false, VIDEO_GOOD_QP, may);
+    encoded->film_bytes = code_rfx(encoder, encoded, part, qp, first);
+    if (may > 0 && encoded->film_bytes > RFX_AGAIN * may && qp < rate->worst) {
+        /* A cut to what takes far more, which a slow link would notice. No picture needs others, so
+         * it can be taken back. */
+        rate->need[0] = log2(encoded->film_bytes) + qp / 6;
+        qp = video_rate_next(rate, false, VIDEO_GOOD_QP, may);
+        writer_truncate(&encoded->bytes, start);
+        encoder->rfx_frame = number;
+        encoded->film_bytes = code_rfx(encoder, encoded, part, qp, first);
+    }
     encoded->film_codec = "RemoteFX";
-    video_rate_coded(rate, false, qp, encoded->film_bytes, encoder->film_bytes);
+    video_rate_coded(rate, false, qp, encoded->film_bytes, may);
     rate->need[0] -= tiles;
 }
 

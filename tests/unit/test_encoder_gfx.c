@@ -644,6 +644,34 @@ static void test_film_limited(void)
     session_free(s);
 }
 
+/* After a dark scene nobody knows what the next one takes; a slow link does not wait for it all the
+ * same. */
+static void test_film_cut(void)
+{
+    Session *s = session_new_for(FILM_RFX);
+    VideoScene *scene = video_scene_new((uint32_t)film.w, (uint32_t)film.h, 2);
+
+    page(s, 0);
+    show(s);
+    film_bytes(s, scene, 0, 10);
+    const double may = film_bytes(s, scene, 10, 20) / 4;
+    const Rect around = {192, 96, 336, 208}; /* whole cells */
+    encoder_limit_film(s->encoder, (uint32_t)may);
+    for (uint32_t t = 0; t < 40; t++) {
+        for (int32_t y = around.y; y < around.y + around.h; y++)
+            for (int32_t x = around.x; x < around.x + around.w; x++)
+                put(s, x, y, t % 8 * 0x10101);
+        show_frame(s);
+    }
+    const double cut = film_bytes(s, scene, 30, 1);
+    g_test_message("%.0f bytes, %.0f wanted", cut, may);
+    g_assert_cmpfloat(cut, <, may * 2);
+    g_assert_cmpfloat(film_psnr(s), >, 22);
+    refine(s);
+    video_scene_free(scene);
+    session_free(s);
+}
+
 /* A film of which each exact picture takes so long that the next one comes late is found all the
  * same. */
 static void test_slow_film(void)
@@ -713,6 +741,7 @@ int main(int argc, char **argv)
     g_test_add_func("/encoder-gfx/film/h264", test_film_h264);
     g_test_add_func("/encoder-gfx/film/rfx", test_film_rfx);
     g_test_add_func("/encoder-gfx/film/limited", test_film_limited);
+    g_test_add_func("/encoder-gfx/film/cut", test_film_cut);
     g_test_add_func("/encoder-gfx/film/slow", test_slow_film);
     g_test_add_func("/encoder-gfx/film/cursor", test_cursor_over_film);
     g_test_add_func("/encoder-gfx/text-is-no-film", test_text_is_no_film);
