@@ -26,6 +26,7 @@
 
 #define STOP_PATIENCE_US 2000000
 #define END_PATIENCE_US 2000000
+#define TRIM_TICKS 2u
 
 /* --- the inbox --- */
 
@@ -447,14 +448,21 @@ void server_peer_ended(Server *server, guint id, void *reason)
         throttle_left(server->throttle, p->key, !p->logged_in);
     g_hash_table_remove(server->peers, GUINT_TO_POINTER(id));
     server_grace_peer_ended(server, id);
-    /* Pictures of megabytes came and went between small things, and glibc keeps the holes: 13 MiB
-     * more after a dozen clients, of which nothing was in use (./dev soak). */
     if (had_pictures)
-        malloc_trim(0);
+        server->trim_in = TRIM_TICKS;
     quit_if_empty(server);
 }
 
 /* --- life --- */
+
+/* Pictures of megabytes came and went between small things, and glibc keeps the holes: 13 MiB more
+ * after a dozen clients, of which nothing was in use (./dev soak). The last jobs of an encoder end
+ * after its peer. */
+static void trim_after_peers(Server *server)
+{
+    if (server->trim_in > 0 && --server->trim_in == 0)
+        malloc_trim(0);
+}
 
 static gboolean on_watchdog(gpointer data)
 {
@@ -471,6 +479,7 @@ static gboolean on_watchdog(gpointer data)
         else
             peer_watchdog(p->peer, now);
     }
+    trim_after_peers(server);
     return G_SOURCE_CONTINUE;
 }
 

@@ -90,6 +90,7 @@ struct Server {
     GHashTable *peers;    /* id -> ServerPeer */
     guint next_id;
     guint watchdog, quit_idle;
+    guint trim_in; /* ticks of the watchdog; 0: nothing to do */
     LogLimit refused; /* lines about connections turned away */
     bool warned_open; /* the line about serving without credentials was printed */
 
