@@ -6,6 +6,12 @@
  * seen to carry in a round trip and a frame's time keeps large frames from queueing where small
  * ones pass: what queues is what a key press waits for.
  *
+ * What the link carries is told by the time between acknowledgements while it is busy, and while it
+ * is not, by how much later one comes than the network's round trip after its frame, where that is
+ * known. With the round trip in it a film on a long link would be coded for a slow one, its
+ * pictures be smaller, and the rate seem to be less still. Means are of the time a byte takes: on a
+ * fast link that is next to nothing, whose inverse would outweigh everything else.
+ *
  * An acknowledgement comes when the client has decoded the frame. Where the network's own figures
  * are known (link_probe.h) its round trip is used instead: a window that made up for slow decoding
  * would only fill the client's queue. Suspended clients (queueDepth 0xFFFFFFFF) and those that
@@ -15,6 +21,9 @@
 #include "pacer.h"
 
 #include <string.h>
+
+#define TIMED_BYTES 16384u
+#define TIMED_LEAST 1024u
 
 void pacer_init(Pacer *pacer)
 {
@@ -38,6 +47,8 @@ void pacer_never_acked(Pacer *pacer)
 
 void pacer_network(Pacer *pacer, uint64_t rtt_us, uint64_t rate_bps)
 {
+    if (pacer->network_rtt_us == 0 && rtt_us > 0)
+        pacer->timed = false; /* with it */
     pacer->network_rtt_us = rtt_us;
     pacer->network_bps = rate_bps;
 }
@@ -51,7 +62,9 @@ static uint64_t round_trip(const Pacer *pacer)
 
 uint64_t pacer_rate(const Pacer *pacer)
 {
-    return pacer->suspended || pacer->rate_bps == 0 ? pacer->network_bps : pacer->rate_bps;
+    if (pacer->suspended || !pacer->timed)
+        return pacer->network_bps;
+    return pacer->byte_ns > 1 ? 1000000000u / pacer->byte_ns : PACER_MAX_RATE;
 }
 
 uint64_t pacer_decoding(const Pacer *pacer)
@@ -119,25 +132,35 @@ void pacer_sent(Pacer *pacer, uint32_t frame_id, size_t bytes, uint64_t now_us)
     pacer->bytes += bytes;
 }
 
-static void learn(Pacer *pacer, const PacerFrame *frame, size_t bytes, uint64_t now_us)
+/* Fewer bytes than that tell nothing of the rate: jitter takes longer. A limited film's pictures
+ * are enough, or it would never know that the link has become faster. */
+static size_t enough(const Pacer *pacer)
 {
-    uint64_t rtt = now_us - frame->sent_us;
+    uint64_t picture = pacer_rate(pacer) / (2 * PACER_FPS);
 
-    if (rtt == 0)
-        rtt = 1;
+    if (!pacer->timed || picture > TIMED_BYTES)
+        return TIMED_BYTES;
+    return picture < TIMED_LEAST ? TIMED_LEAST : (size_t)picture;
+}
+
+/* Frames of together @bytes, the first of them sent at @first_us, the last at @last_us. */
+static void learn(Pacer *pacer, uint64_t first_us, uint64_t last_us, size_t bytes, uint64_t now_us)
+{
+    uint64_t rtt = now_us > last_us ? now_us - last_us : 1;
+    uint64_t from = first_us + (pacer->network_rtt_us ? round_trip(pacer) : 0);
+
+    if (from < pacer->last_ack_us)
+        from = pacer->last_ack_us;
+    if (bytes >= enough(pacer)) {
+        uint64_t ns = now_us > from ? (now_us - from) * 1000 / bytes : 0;
+        pacer->byte_ns = pacer->timed ? (pacer->byte_ns * 3 + ns) / 4 : ns;
+        pacer->timed = true;
+    }
     pacer->rtt_us = pacer->rtt_us ? (pacer->rtt_us * 7 + rtt) / 8 : rtt;
     if (pacer->min_rtt_us == 0 || rtt < pacer->min_rtt_us)
         pacer->min_rtt_us = rtt;
     else
         pacer->min_rtt_us += (pacer->rtt_us - pacer->min_rtt_us) / 256; /* links change */
-
-    /* The time these bytes took: since the last acknowledgement if the link was busy then. */
-    uint64_t since = frame->sent_us > pacer->last_ack_us ? frame->sent_us : pacer->last_ack_us;
-    uint64_t took = now_us > since ? now_us - since : 1;
-    if (bytes >= 16384) { /* small frames measure the round trip, not the rate */
-        uint64_t rate = (uint64_t)bytes * 1000000 / took;
-        pacer->rate_bps = pacer->rate_bps ? (pacer->rate_bps * 3 + rate) / 4 : rate;
-    }
 }
 
 void pacer_acked(Pacer *pacer, uint32_t frame_id, bool suspend, uint64_t now_us)
@@ -148,7 +171,7 @@ void pacer_acked(Pacer *pacer, uint32_t frame_id, bool suspend, uint64_t now_us)
         size_t bytes = 0;
         for (unsigned j = 0; j <= i; j++)
             bytes += pacer->frames[j].bytes;
-        learn(pacer, &pacer->frames[i], bytes, now_us);
+        learn(pacer, pacer->frames[0].sent_us, pacer->frames[i].sent_us, bytes, now_us);
         pacer->acked += i + 1;
         pacer->last_ack_us = now_us;
         drop(pacer, i + 1);

@@ -23,6 +23,9 @@
 /** A client that does not acknowledge is sent so much more than the link has carried by now. */
 #define PACER_AHEAD_US (1000000u / PACER_FPS)
 
+/** Bytes a second; faster ones are not told apart. */
+#define PACER_MAX_RATE 1000000000u
+
 typedef struct PacerFrame {
     uint32_t id;
     uint64_t sent_us;
@@ -35,7 +38,8 @@ typedef struct Pacer {
     size_t bytes;                /* sum of the above */
     bool suspended, mute;        /* it acknowledges nothing now; it never does */
     uint64_t rtt_us, min_rtt_us; /* smoothed and least send-to-acknowledge time, 0: none yet */
-    uint64_t rate_bps;           /* smoothed bytes per second that were acknowledged, 0: none */
+    uint64_t byte_ns;            /* smoothed time that a byte takes, */
+    bool timed;                  /* which is known */
     uint64_t network_rtt_us;     /* of the network alone, 0: not known */
     uint64_t network_bps;        /* bytes a second that were measured, 0: not known */
     uint64_t busy_until_us;      /* suspended: when the link has carried what was sent */

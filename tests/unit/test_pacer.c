@@ -56,6 +56,44 @@ static Result simulate(const Link *link, size_t bytes, unsigned seconds)
     return result;
 }
 
+/* The rate found for a film whose pictures want @wanted bytes and may take what the link carries in
+ * their time. */
+static uint64_t film_rate(Pacer *pacer, const Link *link, size_t wanted, unsigned pictures)
+{
+    uint64_t now = pacer->last_ack_us + 1000000, link_free = 0, acked[64] = {0};
+    uint32_t id = 0, done = 0;
+
+    pacer_network(pacer, 2 * link->one_way_us, 0);
+    for (uint64_t next = now; id < pictures; now += 1000) {
+        for (; done < id && acked[done % 64] <= now; done++)
+            pacer_acked(pacer, done, false, now);
+        if (now < next || !pacer_may_send(pacer, now))
+            continue;
+        uint64_t may = pacer_rate(pacer) / PACER_FPS;
+        size_t bytes = may == 0 || may > wanted ? wanted : (size_t)may;
+        link_free = MAX(now, link_free) + bytes * 1000000ull / link->bytes_per_second;
+        pacer_sent(pacer, id, bytes, now);
+        acked[id++ % 64] = link_free + 2 * link->one_way_us;
+        next = now + 1000000 / PACER_FPS;
+    }
+    pacer_forget(pacer);
+    return pacer_rate(pacer);
+}
+
+/* A long link is not taken for a slow one. A slow one is, and that it has become faster is noticed.
+ */
+static void test_rate(void)
+{
+    const Link far_away = {50000, 2500000}, slow = {25000, 300000};
+    Pacer pacer;
+
+    pacer_init(&pacer);
+    g_assert_cmpuint(film_rate(&pacer, &far_away, 20000, 60), >, 2000000);
+    g_assert_cmpuint(film_rate(&pacer, &slow, 60000, 120), <, 360000);
+    g_assert_cmpuint(pacer_rate(&pacer), >, 240000);
+    g_assert_cmpuint(film_rate(&pacer, &far_away, 60000, 120), >, 1800000);
+}
+
 static void test_lan(void)
 {
     Link lan = {500, 100000000};
@@ -196,7 +234,11 @@ static void test_network(void)
     g_assert_cmpuint(pacer_window(&pacer), <=, PACER_MAX_WINDOW);
 
     pacer_network(&pacer, 10000, 1000000);
-    g_assert_cmpuint(pacer_rate(&pacer), ==, pacer.rate_bps);
+    g_assert_cmpuint(pacer_rate(&pacer), ==, 1000000);
+    pacer_sent(&pacer, 60, 20000, now);
+    now += 300000;
+    pacer_acked(&pacer, 60, false, now);
+    g_assert_cmpuint(pacer_rate(&pacer) / 1000, ==, 20000 / 290);
     pacer_sent(&pacer, 100, 20000, now);
     pacer_acked(&pacer, 100, true, now);
     g_assert_cmpuint(pacer_rate(&pacer), ==, 1000000);
@@ -237,6 +279,7 @@ int main(int argc, char **argv)
     g_test_add_func("/pacer/lost", test_lost);
     g_test_add_func("/pacer/odd-acks", test_odd_acks);
     g_test_add_func("/pacer/bytes", test_bytes);
+    g_test_add_func("/pacer/rate", test_rate);
     g_test_add_func("/pacer/silence", test_silence);
     g_test_add_func("/pacer/network", test_network);
     return g_test_run();
