@@ -82,7 +82,7 @@ class Played:
                 tries.append(self.once())
             found = min(tries, key=lambda t: t.pop("steal"))
             self.bench.note(self.scene, self.peer, **found)
-            if self.peer == "qrdp" and self.scene in SECOND and not self.server.network:
+            if self.peer == "qrdp" and self.scene in SECOND and not self.server.network and self.shares():
                 self.second_viewer()
         finally:
             if self.viewer:
@@ -119,6 +119,10 @@ class Played:
             found.update(self.latency())
         found["steal"] = steal_since(start)
         return found
+
+    def shares(self):
+        """Whether the RDP viewer has graphics pipeline, whose streams are shared."""
+        return not any(word == "no-gfx" or word.startswith("bpp=") for word in self.bench.options.rdp)
 
     def second_viewer(self):
         """Notes what qrdp spends more on an update with a second viewer, in turns with one viewer."""
