@@ -253,7 +253,7 @@ static int64_t next_due(PeerDisplay *d)
     }
     if (d->path == PATH_LEGACY && d->activated && !d->suppressed && !d->broken && !d->asked &&
         !d->job)
-        due = MIN(due, d->damage ? now + LEGACY_POLL_US
+        due = MIN(due, d->damage ? legacy_look_at(&d->legacy, now)
                                  : MAX(legacy_refine_at(&d->legacy), now + LEGACY_POLL_US));
     if (d->cursor_waits && d->activated)
         due = MIN(due, now + LEGACY_POLL_US);
@@ -371,7 +371,7 @@ static bool fit(PeerDisplay *d, const Frame *frame)
     int64_t now = g_get_monotonic_time();
     if (now - d->resized_us < RESIZE_US) {
         show_everything(d); /* the poll comes back to it */
-        d->legacy.last_sent_us = d->resized_us + RESIZE_US - LEGACY_FRAME_US;
+        d->legacy.next_us = d->resized_us + RESIZE_US;
         return false;
     }
     d->resized_us = now;

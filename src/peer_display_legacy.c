@@ -155,13 +155,17 @@ bool legacy_may_send(Legacy *legacy, int64_t now)
     if (peer->IsWriteBlocked(peer))
         return false;
     if (!legacy->acks)
-        return now - legacy->last_sent_us >= LEGACY_FRAME_US &&
-               pacer_may_send(&legacy->pacer, (uint64_t)now);
+        return now >= legacy->next_us && pacer_may_send(&legacy->pacer, (uint64_t)now);
     if (!legacy->pacer.suspended && legacy->pacer.n >= u32(legacy, FreeRDP_FrameAcknowledge) &&
         legacy->pacer.n > 0 &&
         now - (int64_t)legacy->pacer.frames[0].sent_us < (int64_t)PACER_LOST_US)
         return false;
     return pacer_may_send(&legacy->pacer, (uint64_t)now);
+}
+
+int64_t legacy_look_at(const Legacy *legacy, int64_t now)
+{
+    return legacy->acks || legacy->next_us <= now ? now + LEGACY_POLL_US : legacy->next_us;
 }
 
 static void mark(Legacy *legacy, const EncodedFrame *encoded, int64_t now)
@@ -311,7 +315,8 @@ bool legacy_send(Legacy *legacy, const EncodedFrame *encoded, int64_t now)
         return false;
     mark(legacy, encoded, now);
     pacer_sent(&legacy->pacer, legacy->frame_id, encoded->bytes.len, (uint64_t)now);
-    legacy->last_sent_us = now;
+    /* One that was made late does not delay the next: a guest that draws as often loses none. */
+    legacy->next_us = MAX(legacy->next_us, now - LEGACY_FRAME_US) + LEGACY_FRAME_US;
     legacy->frames++;
     legacy->bytes += encoded->bytes.len;
     return true;

@@ -25,7 +25,7 @@ typedef struct Legacy {
     bool markers, acks;
     uint32_t frame_id, seen_ack;
     Pacer pacer;
-    int64_t last_sent_us;
+    int64_t next_us; /* no frame before, if the client does not acknowledge */
     uint64_t frames, bytes;
 
     uint32_t columns, rows;
@@ -39,6 +39,8 @@ void legacy_clear(Legacy *legacy);
 /** Forgets what the client shows (activation, new size). */
 void legacy_reset(Legacy *legacy, uint32_t width, uint32_t height);
 bool legacy_may_send(Legacy *legacy, int64_t now);
+/** When to ask legacy_may_send() again. */
+int64_t legacy_look_at(const Legacy *legacy, int64_t now);
 /** False: the connection is broken. */
 bool legacy_send(Legacy *legacy, const EncodedFrame *encoded, int64_t now);
 /** When refining may begin; INT64_MAX: nothing to refine. */
