@@ -45,6 +45,7 @@ typedef struct GfxStatus {
     uint64_t rtt_us;
     uint64_t bytes, plain_bytes; /* sent, and before bulk compression */
     uint64_t rate_bps;           /* bytes a second that the link was seen to take, 0: not known */
+    size_t picture_bytes;        /* that a film's picture may take (pacer_picture()) */
     uint64_t decoding_us;        /* what of .rtt_us is the client's own, 0: not known */
     bool suspended;
 } GfxStatus;

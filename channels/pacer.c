@@ -9,8 +9,15 @@
  * What the link carries is told by the time between acknowledgements while it is busy, and while it
  * is not, by how much later one comes than the network's round trip after its frame, where that is
  * known. With the round trip in it a film on a long link would be coded for a slow one, its
- * pictures be smaller, and the rate seem to be less still. Means are of the time a byte takes: on a
- * fast link that is next to nothing, whose inverse would outweigh everything else.
+ * pictures be smaller, and the rate seem to be less still. A round trip that was measured behind
+ * our own queue makes the rate too large, and that the queue: so the bandwidth that was measured
+ * (link_probe.h), in which there is neither, is the limit. Before the first acknowledgement a large
+ * frame that waits for its own tells how fast the link is at most: so the second picture of a film
+ * is not as large as the first one was.
+ *
+ * A film's picture gets nine tenths of that, so that what has queued goes away. A client that takes
+ * long for each, small or large, would get smaller and smaller ones for nothing: they are not made
+ * smaller than what is timed, unless the network is that slow.
  *
  * An acknowledgement comes when the client has decoded the frame. Where the network's own figures
  * are known (link_probe.h) its round trip is used instead: a window that made up for slow decoding
@@ -21,9 +28,6 @@
 #include "pacer.h"
 
 #include <string.h>
-
-#define TIMED_BYTES 16384u
-#define TIMED_LEAST 1024u
 
 void pacer_init(Pacer *pacer)
 {
@@ -48,7 +52,7 @@ void pacer_never_acked(Pacer *pacer)
 void pacer_network(Pacer *pacer, uint64_t rtt_us, uint64_t rate_bps)
 {
     if (pacer->network_rtt_us == 0 && rtt_us > 0)
-        pacer->timed = false; /* with it */
+        pacer->n_times = 0; /* with it */
     pacer->network_rtt_us = rtt_us;
     pacer->network_bps = rate_bps;
 }
@@ -60,11 +64,66 @@ static uint64_t round_trip(const Pacer *pacer)
     return pacer->min_rtt_us;
 }
 
-uint64_t pacer_rate(const Pacer *pacer)
+static uint64_t per_second(uint64_t bytes, uint64_t us)
 {
-    if (pacer->suspended || !pacer->timed)
+    if (bytes >= us * (PACER_MAX_RATE / 1000000))
+        return PACER_MAX_RATE;
+    uint64_t rate = bytes * 1000000 / us;
+    return rate > 0 ? rate : 1;
+}
+
+/* Of the last times but the slowest: the network may just have stopped for a moment. */
+static uint64_t timed_rate(const Pacer *pacer)
+{
+    unsigned n = pacer->n_times < PACER_TIMES ? (unsigned)pacer->n_times : PACER_TIMES;
+    const PacerTime *slowest = pacer->times;
+    PacerTime sum = {0};
+
+    for (unsigned i = 0; i < n; i++) {
+        const PacerTime *t = &pacer->times[i];
+        sum = (PacerTime){sum.us + t->us, sum.bytes + t->bytes};
+        if (t->us * slowest->bytes > slowest->us * t->bytes)
+            slowest = t;
+    }
+    if (n > 1)
+        sum = (PacerTime){sum.us - slowest->us, sum.bytes - slowest->bytes};
+    return per_second(sum.bytes, sum.us);
+}
+
+/* How long frames have kept the link busy of which the first was sent at @sent_us, 0: not yet. */
+static uint64_t busy_for(const Pacer *pacer, uint64_t sent_us, uint64_t now_us)
+{
+    uint64_t from = sent_us + (pacer->network_rtt_us ? round_trip(pacer) : 0);
+
+    if (from < pacer->last_ack_us)
+        from = pacer->last_ack_us;
+    return now_us > from ? now_us - from : 0;
+}
+
+uint64_t pacer_rate(const Pacer *pacer, uint64_t now_us)
+{
+    uint64_t rate = 0;
+
+    if (pacer->suspended)
         return pacer->network_bps;
-    return pacer->byte_ns > 1 ? 1000000000u / pacer->byte_ns : PACER_MAX_RATE;
+    if (pacer->n_times > 0) {
+        rate = timed_rate(pacer);
+    } else if (pacer->n > 0 && pacer->frames[0].bytes >= PACER_TIMED_BYTES) {
+        uint64_t us = busy_for(pacer, pacer->frames[0].sent_us, now_us);
+        rate = us > 0 ? per_second(pacer->frames[0].bytes, us) : 0;
+    }
+    return rate == 0 || (pacer->network_bps > 0 && rate > pacer->network_bps) ? pacer->network_bps
+                                                                              : rate;
+}
+
+size_t pacer_picture(const Pacer *pacer, uint64_t now_us)
+{
+    size_t picture = (size_t)(pacer_rate(pacer, now_us) / PACER_FPS * 9 / 10);
+    size_t least = (size_t)(pacer->network_bps / PACER_FPS * 9 / 10);
+
+    if (least > PACER_TIMED_BYTES)
+        least = PACER_TIMED_BYTES;
+    return picture < least ? least : picture;
 }
 
 uint64_t pacer_decoding(const Pacer *pacer)
@@ -83,9 +142,9 @@ unsigned pacer_window(const Pacer *pacer)
     return frames > PACER_MAX_WINDOW ? PACER_MAX_WINDOW : (unsigned)frames;
 }
 
-static size_t byte_budget(const Pacer *pacer)
+static size_t byte_budget(const Pacer *pacer, uint64_t now_us)
 {
-    uint64_t rate = pacer_rate(pacer);
+    uint64_t rate = pacer_rate(pacer, now_us);
 
     if (rate == 0)
         return PACER_MIN_BYTES * 16;
@@ -101,7 +160,7 @@ bool pacer_may_send(const Pacer *pacer, uint64_t now_us)
         return true;
     if (now_us - pacer->frames[0].sent_us >= PACER_LOST_US)
         return true;
-    return pacer->n < pacer_window(pacer) && pacer->bytes < byte_budget(pacer);
+    return pacer->n < pacer_window(pacer) && pacer->bytes < byte_budget(pacer, now_us);
 }
 
 static void drop(Pacer *pacer, unsigned count)
@@ -132,30 +191,14 @@ void pacer_sent(Pacer *pacer, uint32_t frame_id, size_t bytes, uint64_t now_us)
     pacer->bytes += bytes;
 }
 
-/* Fewer bytes than that tell nothing of the rate: jitter takes longer. A limited film's pictures
- * are enough, or it would never know that the link has become faster. */
-static size_t enough(const Pacer *pacer)
-{
-    uint64_t picture = pacer_rate(pacer) / (2 * PACER_FPS);
-
-    if (!pacer->timed || picture > TIMED_BYTES)
-        return TIMED_BYTES;
-    return picture < TIMED_LEAST ? TIMED_LEAST : (size_t)picture;
-}
-
 /* Frames of together @bytes, the first of them sent at @first_us, the last at @last_us. */
 static void learn(Pacer *pacer, uint64_t first_us, uint64_t last_us, size_t bytes, uint64_t now_us)
 {
     uint64_t rtt = now_us > last_us ? now_us - last_us : 1;
-    uint64_t from = first_us + (pacer->network_rtt_us ? round_trip(pacer) : 0);
 
-    if (from < pacer->last_ack_us)
-        from = pacer->last_ack_us;
-    if (bytes >= enough(pacer)) {
-        uint64_t ns = now_us > from ? (now_us - from) * 1000 / bytes : 0;
-        pacer->byte_ns = pacer->timed ? (pacer->byte_ns * 3 + ns) / 4 : ns;
-        pacer->timed = true;
-    }
+    if (bytes >= PACER_TIMED_BYTES)
+        pacer->times[pacer->n_times++ % PACER_TIMES] =
+            (PacerTime){busy_for(pacer, first_us, now_us), bytes};
     pacer->rtt_us = pacer->rtt_us ? (pacer->rtt_us * 7 + rtt) / 8 : rtt;
     if (pacer->min_rtt_us == 0 || rtt < pacer->min_rtt_us)
         pacer->min_rtt_us = rtt;

@@ -26,23 +26,32 @@
 /** Bytes a second; faster ones are not told apart. */
 #define PACER_MAX_RATE 1000000000u
 
+#define PACER_TIMES 8u
+/** Of fewer bytes jitter takes longer than they do. */
+#define PACER_TIMED_BYTES 16384u
+
 typedef struct PacerFrame {
     uint32_t id;
     uint64_t sent_us;
     size_t bytes;
 } PacerFrame;
 
+/** For how long bytes have kept the link busy. */
+typedef struct PacerTime {
+    uint64_t us, bytes;
+} PacerTime;
+
 typedef struct Pacer {
     PacerFrame frames[PACER_MAX_WINDOW]; /* in flight, oldest first */
     unsigned n;
-    size_t bytes;                /* sum of the above */
-    bool suspended, mute;        /* it acknowledges nothing now; it never does */
-    uint64_t rtt_us, min_rtt_us; /* smoothed and least send-to-acknowledge time, 0: none yet */
-    uint64_t byte_ns;            /* smoothed time that a byte takes, */
-    bool timed;                  /* which is known */
-    uint64_t network_rtt_us;     /* of the network alone, 0: not known */
-    uint64_t network_bps;        /* bytes a second that were measured, 0: not known */
-    uint64_t busy_until_us;      /* suspended: when the link has carried what was sent */
+    size_t bytes;                 /* sum of the above */
+    bool suspended, mute;         /* it acknowledges nothing now; it never does */
+    uint64_t rtt_us, min_rtt_us;  /* smoothed and least send-to-acknowledge time, 0: none yet */
+    PacerTime times[PACER_TIMES]; /* the last ones */
+    uint64_t n_times;
+    uint64_t network_rtt_us; /* of the network alone, 0: not known */
+    uint64_t network_bps;    /* bytes a second that were measured, 0: not known */
+    uint64_t busy_until_us;  /* suspended: when the link has carried what was sent */
     uint64_t last_ack_us;
     uint64_t sent, acked;
     uint64_t waiting_since_us; /* first frame sent after the last acknowledgement, 0: none */
@@ -62,7 +71,9 @@ void pacer_never_acked(Pacer *pacer);
  * 0: not known. */
 void pacer_network(Pacer *pacer, uint64_t rtt_us, uint64_t rate_bps);
 /** Bytes a second that the link takes, 0: not known. */
-uint64_t pacer_rate(const Pacer *pacer);
+uint64_t pacer_rate(const Pacer *pacer, uint64_t now_us);
+/** Bytes that a film's picture may take, PACER_FPS of them a second; 0: not known. */
+size_t pacer_picture(const Pacer *pacer, uint64_t now_us);
 /** What of the time from a frame to its acknowledgement is the client's own; 0: not known. */
 uint64_t pacer_decoding(const Pacer *pacer);
 /** Frames that may be unacknowledged now: PACER_MIN_WINDOW..PACER_MAX_WINDOW. */

@@ -320,7 +320,7 @@ static bool slot_free(PeerDisplay *d)
 
 static uint32_t film_limit(const PeerDisplay *d)
 {
-    uint64_t bytes = gfx_status(d->gfx).rate_bps / PACER_FPS;
+    size_t bytes = gfx_status(d->gfx).picture_bytes;
 
     return bytes == 0 || bytes > FILM_MAX_BYTES ? 0 : (uint32_t)MAX(bytes, FILM_MIN_BYTES);
 }
@@ -691,7 +691,7 @@ void peer_display_status(const PeerDisplay *display, PeerDisplayStatus *status)
         status->bits = d->legacy.params.bpp;
         status->frames = d->legacy.frames;
         status->bytes = d->legacy.bytes;
-        status->rate_bps = pacer_rate(&d->legacy.pacer);
+        status->rate_bps = pacer_rate(&d->legacy.pacer, (uint64_t)g_get_monotonic_time());
         status->decoding_us = pacer_decoding(&d->legacy.pacer);
     }
     status->network = peer_link_status(d->link);

@@ -56,42 +56,77 @@ static Result simulate(const Link *link, size_t bytes, unsigned seconds)
     return result;
 }
 
-/* The rate found for a film whose pictures want @wanted bytes and may take what the link carries in
- * their time. */
-static uint64_t film_rate(Pacer *pacer, const Link *link, size_t wanted, unsigned pictures)
+/* What auto-detection says: round trips, twice a second, that have waited behind the film. */
+static void probe_link(Pacer *pacer, const Link *link, uint64_t now, uint64_t link_free,
+                       uint64_t *trips, unsigned n)
 {
-    uint64_t now = pacer->last_ack_us + 1000000, link_free = 0, acked[64] = {0};
-    uint32_t id = 0, done = 0;
+    uint64_t least = UINT64_MAX;
 
-    pacer_network(pacer, 2 * link->one_way_us, 0);
-    for (uint64_t next = now; id < pictures; now += 1000) {
+    trips[n % 16] = 2 * link->one_way_us + (link_free > now ? link_free - now : 0);
+    for (unsigned i = 0; i < MIN(n + 1, 16); i++)
+        least = MIN(least, trips[i]);
+    pacer_network(pacer, least, link->bytes_per_second);
+}
+
+/* A film whose pictures want @wanted bytes and may take what the link carries. Returns how long the
+ * last picture was on its way. */
+static uint64_t play_film(Pacer *pacer, const Link *link, size_t wanted, unsigned pictures)
+{
+    uint64_t now = pacer->last_ack_us + 1000000, link_free = now, acked[64] = {0}, trips[16];
+    uint32_t id = 0, done = 0;
+    unsigned probes = 0;
+
+    for (uint64_t next = now, ask = now; id < pictures; now += 1000) {
         for (; done < id && acked[done % 64] <= now; done++)
             pacer_acked(pacer, done, false, now);
+        if (now >= ask) {
+            probe_link(pacer, link, now, link_free, trips, probes++);
+            ask += 500000;
+        }
         if (now < next || !pacer_may_send(pacer, now))
             continue;
-        uint64_t may = pacer_rate(pacer) / PACER_FPS;
-        size_t bytes = may == 0 || may > wanted ? wanted : (size_t)may;
+        size_t may = pacer_picture(pacer, now), bytes = may == 0 || may > wanted ? wanted : may;
         link_free = MAX(now, link_free) + bytes * 1000000ull / link->bytes_per_second;
         pacer_sent(pacer, id, bytes, now);
         acked[id++ % 64] = link_free + 2 * link->one_way_us;
         next = now + 1000000 / PACER_FPS;
     }
     pacer_forget(pacer);
-    return pacer_rate(pacer);
+    return acked[(id - 1) % 64] - now;
 }
 
-/* A long link is not taken for a slow one. A slow one is, and that it has become faster is noticed.
- */
+/* A long link is not taken for a slow one. A slow one is, and what queues there goes away, however
+ * long it plays. That it has become faster is noticed. */
 static void test_rate(void)
 {
     const Link far_away = {50000, 2500000}, slow = {25000, 300000};
     Pacer pacer;
 
     pacer_init(&pacer);
-    g_assert_cmpuint(film_rate(&pacer, &far_away, 20000, 60), >, 2000000);
-    g_assert_cmpuint(film_rate(&pacer, &slow, 60000, 120), <, 360000);
-    g_assert_cmpuint(pacer_rate(&pacer), >, 240000);
-    g_assert_cmpuint(film_rate(&pacer, &far_away, 60000, 120), >, 1800000);
+    g_assert_cmpuint(play_film(&pacer, &far_away, 20000, 60), <, 115000);
+    g_assert_cmpuint(pacer_picture(&pacer, 0), >, 60000);
+    g_assert_cmpuint(play_film(&pacer, &slow, 60000, 3000), <, 150000);
+    g_assert_cmpuint(pacer_picture(&pacer, 0), <, 300000 / PACER_FPS);
+    g_assert_cmpuint(pacer_picture(&pacer, 0), >, 300000 / PACER_FPS / 2);
+    g_assert_cmpuint(play_film(&pacer, &far_away, 60000, 3000), <, 150000);
+    g_assert_cmpuint(pacer_picture(&pacer, 0), >, 60000);
+}
+
+/* A client that decodes slowly is not sent ever smaller pictures, which would take it as long. */
+static void test_slow_client(void)
+{
+    uint64_t now = 1000000;
+    Pacer p;
+
+    pacer_init(&p);
+    pacer_network(&p, 1000, 100000000);
+    for (uint32_t id = 1; id < 200; id++) {
+        size_t may = pacer_picture(&p, now);
+        pacer_sent(&p, id, may == 0 || may > 60000 ? 60000 : may, now);
+        now += 46000;
+        pacer_acked(&p, id, false, now);
+    }
+    g_assert_cmpuint(pacer_picture(&p, now), >=, PACER_TIMED_BYTES);
 }
 
 static void test_lan(void)
@@ -191,6 +226,40 @@ static void test_bytes(void)
     g_assert_true(pacer_may_send(&p, 1000000)); /* small ones pass */
 }
 
+/* How slow the link is shows before the first acknowledgement. */
+static void test_overdue(void)
+{
+    Pacer p;
+
+    pacer_init(&p);
+    pacer_network(&p, 50000, 0);
+    g_assert_cmpuint(pacer_rate(&p, 1000000), ==, 0);
+    pacer_sent(&p, 1, 700000, 1000000);
+    g_assert_cmpuint(pacer_rate(&p, 1010000), ==, 0); /* not known */
+    g_assert_cmpuint(pacer_rate(&p, 2450000) / 1000, ==, 500);
+    pacer_acked(&p, 1, false, 2450000);
+    g_assert_cmpuint(pacer_rate(&p, 2450000) / 1000, ==, 500);
+    pacer_sent(&p, 2, 100, 2460000); /* small ones tell nothing */
+    g_assert_cmpuint(pacer_rate(&p, 4000000) / 1000, ==, 500);
+}
+
+/* The network stops for a moment: what waited comes all at once then. That is no slow link. */
+static void test_stall(void)
+{
+    uint64_t now = 1000000;
+    Pacer p;
+
+    pacer_init(&p);
+    pacer_network(&p, 2000, 0);
+    for (uint32_t id = 1; id <= 20; id++) {
+        bool stalls = id == 15;
+        pacer_sent(&p, id, 20000, now);
+        now += stalls ? 300000 : 10000;
+        pacer_acked(&p, id, false, now);
+        g_assert_cmpuint(pacer_rate(&p, now) / 1000, ==, 20000 / 8);
+    }
+}
+
 static void test_silence(void)
 {
     Pacer p;
@@ -234,14 +303,14 @@ static void test_network(void)
     g_assert_cmpuint(pacer_window(&pacer), <=, PACER_MAX_WINDOW);
 
     pacer_network(&pacer, 10000, 1000000);
-    g_assert_cmpuint(pacer_rate(&pacer), ==, 1000000);
+    g_assert_cmpuint(pacer_rate(&pacer, now), ==, 1000000);
     pacer_sent(&pacer, 60, 20000, now);
     now += 300000;
     pacer_acked(&pacer, 60, false, now);
-    g_assert_cmpuint(pacer_rate(&pacer) / 1000, ==, 20000 / 290);
+    g_assert_cmpuint(pacer_rate(&pacer, now) / 1000, ==, 20000 / 290);
     pacer_sent(&pacer, 100, 20000, now);
     pacer_acked(&pacer, 100, true, now);
-    g_assert_cmpuint(pacer_rate(&pacer), ==, 1000000);
+    g_assert_cmpuint(pacer_rate(&pacer, now), ==, 1000000);
     uint64_t bytes = 0, start = now;
     for (; now < start + 10000000; now += 1000) {
         if (pacer_may_send(&pacer, now)) {
@@ -280,6 +349,9 @@ int main(int argc, char **argv)
     g_test_add_func("/pacer/odd-acks", test_odd_acks);
     g_test_add_func("/pacer/bytes", test_bytes);
     g_test_add_func("/pacer/rate", test_rate);
+    g_test_add_func("/pacer/slow-client", test_slow_client);
+    g_test_add_func("/pacer/overdue", test_overdue);
+    g_test_add_func("/pacer/stall", test_stall);
     g_test_add_func("/pacer/silence", test_silence);
     g_test_add_func("/pacer/network", test_network);
     return g_test_run();
