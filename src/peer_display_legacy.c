@@ -152,10 +152,10 @@ bool legacy_may_send(Legacy *legacy, int64_t now)
     freerdp_peer *peer = legacy->context->peer;
 
     look_at_acks(legacy, now);
-    if (peer->IsWriteBlocked(peer))
+    if (now < legacy->next_us || peer->IsWriteBlocked(peer))
         return false;
     if (!legacy->acks)
-        return now >= legacy->next_us && pacer_may_send(&legacy->pacer, (uint64_t)now);
+        return pacer_may_send(&legacy->pacer, (uint64_t)now);
     if (!legacy->pacer.suspended && legacy->pacer.n >= u32(legacy, FreeRDP_FrameAcknowledge) &&
         legacy->pacer.n > 0 &&
         now - (int64_t)legacy->pacer.frames[0].sent_us < (int64_t)PACER_LOST_US)
@@ -165,13 +165,17 @@ bool legacy_may_send(Legacy *legacy, int64_t now)
 
 int64_t legacy_look_at(const Legacy *legacy, int64_t now)
 {
-    return legacy->acks || legacy->next_us <= now ? now + LEGACY_POLL_US : legacy->next_us;
+    return legacy->next_us > now ? legacy->next_us : now + LEGACY_POLL_US;
 }
 
 static void mark(Legacy *legacy, const EncodedFrame *encoded, int64_t now)
 {
     bool loss = encoded->path != ENCODER_BITMAP;
 
+    if (encoded->frame->blank) { /* all of it, and without rectangles */
+        memset(legacy->lossy, 0, sizeof(*legacy->lossy) * legacy->columns * legacy->rows);
+        legacy->n_lossy = 0;
+    }
     for (uint32_t i = 0; i < encoded->frame->n_rects; i++) {
         const Rect *r = &encoded->frame->rects[i];
         for (uint32_t y = (uint32_t)r->y / FRAMEBUFFER_TILE;
@@ -316,7 +320,8 @@ bool legacy_send(Legacy *legacy, const EncodedFrame *encoded, int64_t now)
     mark(legacy, encoded, now);
     pacer_sent(&legacy->pacer, legacy->frame_id, encoded->bytes.len, (uint64_t)now);
     /* One that was made late does not delay the next: a guest that draws as often loses none. */
-    legacy->next_us = MAX(legacy->next_us, now - LEGACY_FRAME_US) + LEGACY_FRAME_US;
+    if (!legacy->acks)
+        legacy->next_us = MAX(legacy->next_us, now - LEGACY_FRAME_US) + LEGACY_FRAME_US;
     legacy->frames++;
     legacy->bytes += encoded->bytes.len;
     return true;

@@ -14,7 +14,7 @@
 #define LEGACY_SMALL_TILES 8u
 /** The socket and acknowledgements are looked at this often while a frame waits for them. */
 #define LEGACY_POLL_US 8000
-#define LEGACY_FRAME_US 33000 /* least time between frames of clients that do not acknowledge */
+#define LEGACY_FRAME_US 33000 /* from frame to frame of clients that do not acknowledge, on average */
 #define LEGACY_LARGEST_UPDATE (256u * 1024u)
 
 /* How frames reach a client without a graphics pipeline. */
@@ -25,7 +25,7 @@ typedef struct Legacy {
     bool markers, acks;
     uint32_t frame_id, seen_ack;
     Pacer pacer;
-    int64_t next_us; /* no frame before, if the client does not acknowledge */
+    int64_t next_us; /* no frame before */
     uint64_t frames, bytes;
 
     uint32_t columns, rows;
