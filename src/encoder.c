@@ -40,6 +40,21 @@ void encoded_frame_unref(EncodedFrame *encoded)
     g_free(encoded);
 }
 
+/* A film goes on, and nothing is left of another; or it has left something behind: all of it, or
+ * what one frame did not take. Where a frame was made to show that and had nothing to show, the
+ * next one would have no more, at once and again. */
+int64_t encoded_frame_refine_at(const EncodedFrame *encoded, int64_t before_us, bool due,
+                                int64_t now_us)
+{
+    bool empty = encoded->bytes.len == 0 && encoded->packed.messages.len == 0;
+
+    if (!encoded->lossy)
+        return INT64_MAX;
+    if ((encoded->film_bytes > 0 && !encoded->rests) || before_us == INT64_MAX || (due && empty))
+        return now_us + encoded->film_rest_us;
+    return before_us;
+}
+
 static void hold(void *encoded)
 {
     encoded_frame_ref(encoded);

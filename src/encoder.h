@@ -66,7 +66,8 @@ typedef struct EncodedFrame {
     bool lossy;             /* GFX: something is shown that is not exact, */
     bool rests;             /* not all of it because of the film that plays, */
     Rect rest;              /* GFX: and where the next frame that shows it exactly begins with it */
-    uint32_t film_bytes;    /* GFX: of a film's picture */
+    uint32_t film_bytes;    /* GFX: of a film's picture, */
+    int64_t film_rest_us;   /* which is to be shown exactly if it has rested for so long */
     const char *film_codec; /* GFX: that it was coded with; static */
     GArray *parts;          /* of EncodedPart, legacy paths; else NULL */
     int64_t encode_us;
@@ -74,6 +75,11 @@ typedef struct EncodedFrame {
 EncodedFrame *encoded_frame_ref(EncodedFrame *encoded);
 /** May be NULL. */
 void encoded_frame_unref(EncodedFrame *encoded);
+/** When what films have left behind is to be shown exactly, on a monotonic clock in microseconds;
+ * INT64_MAX: nothing is left. @before_us: the same of the frame before; @due: @encoded was made to
+ * show it. */
+int64_t encoded_frame_refine_at(const EncodedFrame *encoded, int64_t before_us, bool due,
+                                int64_t now_us);
 /** For dvc_send_held(). */
 DvcOwner encoded_frame_owner(EncodedFrame *encoded);
 

@@ -367,8 +367,10 @@ bool encoder_gfx_encode(Encoder *encoder, EncodedFrame *encoded)
     mirror_settle(&gfx->mirror, now_ms);
     encoded->lossy = gfx->mirror.n_lossy > 0;
     encoded->rests = gfx->mirror.n_lossy > cells_of(&gfx->film);
-    if (encoded->lossy)
+    if (encoded->lossy) {
         encoded->rest = next_rest(gfx, encoded->rests);
+        encoded->film_rest_us = region_rest_us(gfx->region);
+    }
     return ok;
 }
 

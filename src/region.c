@@ -6,8 +6,9 @@
  * its sharpness and gain nothing.
  *
  * Once it runs, a film keeps its rectangle as long as it stays in it, because a new one costs a
- * key picture; it ends when hardly anything has changed there for QUIET_US. A cursor or a clock
- * over a film that has been stopped does not keep it from being shown exactly.
+ * key picture; it ends when hardly anything has changed there for a while: QUIET_US, or half as
+ * long again as from one picture to the next, or else a slow film would end and begin with each. A
+ * cursor or a clock over a film that has been stopped does not keep it from being shown exactly.
  */
 #include "region.h"
 
@@ -19,7 +20,9 @@
 #define BUSY_FRAMES 2u       /* of them, because each one before goes exactly, at 3 bytes a pixel */
 #define GAP_US 200000        /* frames further apart are no film: history begins again, */
 #define GAP_BYTES_PER_US 10u /* but for the time that the last one may have taken on its way */
-#define QUIET_US 150000      /* without a picture the film has ended */
+#define QUIET_US 150000      /* without a picture the film has ended, */
+#define MAX_QUIET_US 330000  /* at the latest */
+#define REST_US 20000        /* after that */
 #define LIVE_CELLS 16u       /* that change in a frame: a picture of the film */
 #define MIN_CELLS 48u        /* 128x96 pixels */
 #define MIN_FILL_PERCENT 50u /* of the rectangle's cells are busy */
@@ -35,7 +38,7 @@ struct Region {
 
     bool active;
     uint32_t left, top, right, bottom; /* cells */
-    int64_t changed_us;
+    int64_t changed_us, interval_us;   /* the last picture; smoothed */
 };
 
 Region *region_new(uint32_t columns, uint32_t rows)
@@ -191,6 +194,23 @@ static void begin(Region *region, const Group *g, int64_t now_us)
     region->changed_us = now_us;
 }
 
+static int64_t quiet_us(const Region *region)
+{
+    return CLAMP(region->interval_us * 3 / 2, QUIET_US, MAX_QUIET_US);
+}
+
+int64_t region_rest_us(const Region *region)
+{
+    return quiet_us(region) + REST_US;
+}
+
+/* A picture of the film. */
+static void go_on(Region *region, int64_t now_us)
+{
+    region->interval_us = (region->interval_us * 3 + now_us - region->changed_us) / 4;
+    region->changed_us = now_us;
+}
+
 /* Its history must not begin it again. */
 static void end(Region *region)
 {
@@ -222,20 +242,22 @@ static bool lives(const Region *region, const Mirror *mirror)
 bool region_note(Region *region, const Mirror *mirror, const Frame *frame, bool eager,
                  size_t bytes_before, Rect *rect)
 {
-    int64_t now_us = frame->captured_us;
+    int64_t now_us = frame->captured_us, since_us = now_us - region->last_us;
 
     region->busy_frames = eager ? 1 : BUSY_FRAMES;
     take_note(region, mirror, now_us, bytes_before);
     if (region->active && lives(region, mirror))
-        region->changed_us = now_us;
-    if (region->active && now_us - region->changed_us >= QUIET_US)
+        go_on(region, now_us);
+    if (region->active && now_us - region->changed_us >= quiet_us(region))
         end(region);
     Group g = largest_group(region);
     if (worth_it(&g) && (!region->active || !inside(region, &g)) && like_photo(mirror, frame, &g)) {
-        if (region->active)
+        if (region->active) {
             grow(region, &g, now_us);
-        else
+        } else {
             begin(region, &g, now_us);
+            region->interval_us = since_us;
+        }
     }
     if (!region->active)
         return false;

@@ -23,4 +23,7 @@ void region_take(Region *region, const Region *other);
 bool region_note(Region *region, const Mirror *mirror, const Frame *frame, bool eager,
                  size_t bytes_before, Rect *rect);
 
+/** How long after its last picture a film has ended, microseconds: time to show it exactly. */
+int64_t region_rest_us(const Region *region);
+
 #endif

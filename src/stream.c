@@ -34,8 +34,6 @@
 /* With something to show a member that takes no frame for so long does not keep up. */
 #define LAG_US 50000
 #define MAX_BACKOFF 32 /* times the patience */
-/* A film has rested this long: show it exactly. */
-#define FILM_REST_US 170000
 
 typedef struct Stream Stream;
 
@@ -55,6 +53,8 @@ struct Stream {
     uint32_t width, height; /* of it */
     uint32_t start_id;      /* frame id for the start of the frame at hand */
     int64_t refine_at;      /* what is shown with loss is due; INT64_MAX: nothing is */
+    bool refining;          /* the frame at hand was due for that */
+    int64_t film_rest_us;   /* from a film's last picture to then */
     Rect rest;              /* what of it is due first */
     int64_t may_join_at;
     Stream *mate;        /* they have taken a frame at the same time: they join after it */
@@ -270,7 +270,8 @@ static void branch_off(StreamMember *m, int64_t now)
         s->height = from->height;
         s->film_bytes = from->film_bytes;
         s->rest = from->rest;
-        s->refine_at = from->refine_at == INT64_MAX ? INT64_MAX : now + FILM_REST_US;
+        s->refine_at = from->refine_at == INT64_MAX ? INT64_MAX : now + from->film_rest_us;
+        s->film_rest_us = from->film_rest_us;
     } else {
         begin_fresh(s);
     }
@@ -373,17 +374,14 @@ static bool join_mate(Stream *s, int64_t now)
 
 /* ---- frames ---- */
 
-/* A film goes on, and nothing is left of another; or it has left something behind: all of it, or
- * what one frame did not take. */
 static void plan_refinement(Stream *s, const EncodedFrame *encoded)
 {
     if (encoded->film_bytes > 0)
         s->film_bytes = (s->film_bytes * 3 + encoded->film_bytes) / 4;
     s->rest = encoded->rest;
-    if (!encoded->lossy)
-        s->refine_at = INT64_MAX;
-    else if ((encoded->film_bytes > 0 && !encoded->rests) || s->refine_at == INT64_MAX)
-        s->refine_at = g_get_monotonic_time() + FILM_REST_US;
+    s->film_rest_us = encoded->film_rest_us;
+    s->refine_at =
+        encoded_frame_refine_at(encoded, s->refine_at, s->refining, g_get_monotonic_time());
 }
 
 static void fail(Stream *s)
@@ -512,7 +510,8 @@ static void pump(Stream *s, int64_t now)
     note_lag(s, now);
     if (!any_ready(s))
         return;
-    if (now >= s->refine_at) { /* what rests does not wait for what goes on */
+    s->refining = now >= s->refine_at;
+    if (s->refining) { /* what rests does not wait for what goes on */
         framebuffer_viewer_invalidate(s->viewer, &s->rest);
         s->damage = true;
     }
