@@ -448,7 +448,7 @@ void server_peer_ended(Server *server, guint id, void *reason)
         throttle_left(server->throttle, p->key, !p->logged_in);
     g_hash_table_remove(server->peers, GUINT_TO_POINTER(id));
     server_grace_peer_ended(server, id);
-    if (had_pictures)
+    if (had_pictures && server->trim_in == 0)
         server->trim_in = TRIM_TICKS;
     quit_if_empty(server);
 }

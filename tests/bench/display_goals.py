@@ -58,8 +58,8 @@ def judge(values, options):
     else:
         latency(goals, options)
         sizes(goals, options)
-    if options.vga == "virtio" and not options.rate:
-        processor(goals)
+        if options.vga == "virtio":
+            processor(goals)
     for scene in scenes:
         exact = goals.of(scene, "exact_ms", "qrdp")
         goals.limit("exact." + scene, NEVER if exact < 0 else exact, "<=", 500 + options.rtt, "ms")
