@@ -118,13 +118,20 @@ static char *read_line(Job *job, GError **error)
     }
 }
 
-/* The parser recurses: it is not shown what nests deeper than any QMP message. */
-static bool depth_ok(const char *json)
+/* One object that nests no deeper than any QMP message, without comments. The parser is not shown
+ * anything else: it recurses, and an immutable one of json-glib 1.10 dies of a second value. */
+static bool is_one_object(const char *json)
 {
     int depth = 0;
-    bool quoted = false;
+    bool quoted = false, ended = false;
 
     for (const char *p = json; *p; p++) {
+        if (g_ascii_isspace(*p) && !quoted)
+            continue;
+        if (ended || (depth == 0 && *p != '{'))
+            return false;
+        if (!quoted && !g_ascii_isalnum(*p) && !strchr("{}[]:,\"+-.", *p))
+            return false;
         if (*p == '\\' && quoted && p[1])
             p++;
         else if (*p == '"')
@@ -135,19 +142,20 @@ static bool depth_ok(const char *json)
             depth--;
         if (depth > MAX_DEPTH)
             return false;
+        ended = depth == 0;
     }
-    return true;
+    return ended;
 }
 
 /* One message: a JSON object. */
 static JsonObject *read_message(Job *job, GError **error)
 {
     g_autofree char *line = read_line(job, error);
-    g_autoptr(JsonParser) parser = json_parser_new_immutable();
+    g_autoptr(JsonParser) parser = json_parser_new();
 
     if (!line)
         return NULL;
-    JsonNode *root = depth_ok(line) && json_parser_load_from_data(parser, line, -1, NULL)
+    JsonNode *root = is_one_object(line) && json_parser_load_from_data(parser, line, -1, NULL)
                          ? json_parser_get_root(parser)
                          : NULL;
     if (!root || !JSON_NODE_HOLDS_OBJECT(root)) {

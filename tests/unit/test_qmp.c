@@ -239,6 +239,11 @@ static void test_attach_nonsense(void)
     expect_attach_error((const char *const[]){"{}\n", NULL}, "does not speak QMP");
     expect_attach_error((const char *const[]){"[]\n", NULL}, "does not speak QMP");
     expect_attach_error((const char *const[]){deep_line, NULL}, "does not speak QMP");
+    expect_attach_error((const char *const[]){"{\"QMP\": {}}{\"QMP\": {}}\n", NULL},
+                        "does not speak QMP");
+    expect_attach_error(
+        (const char *const[]){"{\"QMP\": {} /* \" */}{\"QMP\": {} /* \" */}\n", NULL},
+        "does not speak QMP");
     expect_attach_error((const char *const[]){endless, NULL}, "a QMP socket?");
     expect_attach_error((const char *const[]){NULL}, "closed");
     expect_attach_error((const char *const[]){GREETING, NULL}, "closed");
