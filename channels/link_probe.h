@@ -24,10 +24,10 @@
 /** A longer round trip is a network that stood still, not its length. */
 #define LINK_MAX_RTT_US 10000000u
 /** Frames as large as this are measured, if the last measurement began so long ago. */
-#define LINK_MEASURE_BYTES 8192u
+#define LINK_MEASURE_BYTES 4096u
 #define LINK_MEASURE_US 1000000u
 /** A measurement with fewer bytes says nothing; and bounds of what one may say, bytes a second. */
-#define LINK_MIN_BYTES 4096u
+#define LINK_MIN_BYTES 2048u
 #define LINK_MIN_RATE 8192u
 #define LINK_MAX_RATE 1000000000u
 /** The client is told the result again if it has changed, and not before so long. */

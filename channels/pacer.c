@@ -29,6 +29,8 @@
 
 #include <string.h>
 
+#define TIMED_LEAST 1024u
+
 void pacer_init(Pacer *pacer)
 {
     memset(pacer, 0, sizeof(*pacer));
@@ -118,7 +120,8 @@ uint64_t pacer_rate(const Pacer *pacer, uint64_t now_us)
 
 size_t pacer_picture(const Pacer *pacer, uint64_t now_us)
 {
-    size_t picture = (size_t)(pacer_rate(pacer, now_us) / PACER_FPS * 9 / 10);
+    unsigned tenths = pacer->network_bps > 0 ? 9 : 10; /* else the round trip is in it as it is */
+    size_t picture = (size_t)(pacer_rate(pacer, now_us) / PACER_FPS * tenths / 10);
     size_t least = (size_t)(pacer->network_bps / PACER_FPS * 9 / 10);
 
     if (least > PACER_TIMED_BYTES)
@@ -191,12 +194,23 @@ void pacer_sent(Pacer *pacer, uint32_t frame_id, size_t bytes, uint64_t now_us)
     pacer->bytes += bytes;
 }
 
+/* Fewer bytes than that tell nothing of the rate: jitter takes longer. A limited film's pictures
+ * are enough, or it would never know that the link has become faster, or slower still. */
+static size_t enough(const Pacer *pacer, uint64_t now_us)
+{
+    size_t picture = pacer_picture(pacer, now_us) / 2;
+
+    if (pacer->n_times == 0 || picture > PACER_TIMED_BYTES)
+        return PACER_TIMED_BYTES;
+    return picture < TIMED_LEAST ? TIMED_LEAST : picture;
+}
+
 /* Frames of together @bytes, the first of them sent at @first_us, the last at @last_us. */
 static void learn(Pacer *pacer, uint64_t first_us, uint64_t last_us, size_t bytes, uint64_t now_us)
 {
     uint64_t rtt = now_us > last_us ? now_us - last_us : 1;
 
-    if (bytes >= PACER_TIMED_BYTES)
+    if (bytes >= enough(pacer, now_us))
         pacer->times[pacer->n_times++ % PACER_TIMES] =
             (PacerTime){busy_for(pacer, first_us, now_us), bytes};
     pacer->rtt_us = pacer->rtt_us ? (pacer->rtt_us * 7 + rtt) / 8 : rtt;

@@ -27,7 +27,7 @@
 #define PACER_MAX_RATE 1000000000u
 
 #define PACER_TIMES 8u
-/** Of fewer bytes jitter takes longer than they do. */
+/** Of fewer bytes jitter takes longer than they do, where the link is not known to be slow. */
 #define PACER_TIMED_BYTES 16384u
 
 typedef struct PacerFrame {

@@ -256,7 +256,8 @@ bool region_note(Region *region, const Mirror *mirror, const Frame *frame, bool 
             grow(region, &g, now_us);
         } else {
             begin(region, &g, now_us);
-            region->interval_us = since_us;
+            region->interval_us =
+                since_us < MAX_QUIET_US ? since_us : 0; /* else it is the first one */
         }
     }
     if (!region->active)

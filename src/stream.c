@@ -336,6 +336,7 @@ static void join(Stream *s, Stream *from, int64_t now)
     if (from->refine_at < s->refine_at) {
         s->refine_at = from->refine_at;
         s->rest = from->rest;
+        s->film_rest_us = from->film_rest_us;
     }
     s->damage |= from->damage;
     for (guint n = from->members->len; n > 0; n--) {

@@ -68,9 +68,10 @@ static void probe_link(Pacer *pacer, const Link *link, uint64_t now, uint64_t li
     pacer_network(pacer, least, link->bytes_per_second);
 }
 
-/* A film whose pictures want @wanted bytes and may take what the link carries. Returns how long the
- * last picture was on its way. */
-static uint64_t play_film(Pacer *pacer, const Link *link, size_t wanted, unsigned pictures)
+/* A film whose pictures want @wanted bytes and may take what the link carries. @probed: the client
+ * takes part in auto-detection. Returns how long the last picture was on its way. */
+static uint64_t play_film(Pacer *pacer, const Link *link, bool probed, size_t wanted,
+                          unsigned pictures)
 {
     uint64_t now = pacer->last_ack_us + 1000000, link_free = now, acked[64] = {0}, trips[16];
     uint32_t id = 0, done = 0;
@@ -79,7 +80,7 @@ static uint64_t play_film(Pacer *pacer, const Link *link, size_t wanted, unsigne
     for (uint64_t next = now, ask = now; id < pictures; now += 1000) {
         for (; done < id && acked[done % 64] <= now; done++)
             pacer_acked(pacer, done, false, now);
-        if (now >= ask) {
+        if (probed && now >= ask) {
             probe_link(pacer, link, now, link_free, trips, probes++);
             ask += 500000;
         }
@@ -103,12 +104,25 @@ static void test_rate(void)
     Pacer pacer;
 
     pacer_init(&pacer);
-    g_assert_cmpuint(play_film(&pacer, &far_away, 20000, 60), <, 115000);
+    g_assert_cmpuint(play_film(&pacer, &far_away, true, 20000, 60), <, 115000);
     g_assert_cmpuint(pacer_picture(&pacer, 0), >, 60000);
-    g_assert_cmpuint(play_film(&pacer, &slow, 60000, 3000), <, 150000);
+    g_assert_cmpuint(play_film(&pacer, &slow, true, 60000, 3000), <, 150000);
     g_assert_cmpuint(pacer_picture(&pacer, 0), <, 300000 / PACER_FPS);
     g_assert_cmpuint(pacer_picture(&pacer, 0), >, 300000 / PACER_FPS / 2);
-    g_assert_cmpuint(play_film(&pacer, &far_away, 60000, 3000), <, 150000);
+    g_assert_cmpuint(play_film(&pacer, &far_away, true, 60000, 3000), <, 150000);
+    g_assert_cmpuint(pacer_picture(&pacer, 0), >, 60000);
+}
+
+/* The same, less well, of a client that takes no part in auto-detection. */
+static void test_rate_alone(void)
+{
+    const Link fast = {10000, 10000000}, slow = {10000, 300000};
+    Pacer pacer;
+
+    pacer_init(&pacer);
+    play_film(&pacer, &fast, false, 60000, 300);
+    g_assert_cmpuint(play_film(&pacer, &slow, false, 60000, 300), <, 400000);
+    play_film(&pacer, &fast, false, 60000, 3000);
     g_assert_cmpuint(pacer_picture(&pacer, 0), >, 60000);
 }
 
@@ -349,6 +363,7 @@ int main(int argc, char **argv)
     g_test_add_func("/pacer/odd-acks", test_odd_acks);
     g_test_add_func("/pacer/bytes", test_bytes);
     g_test_add_func("/pacer/rate", test_rate);
+    g_test_add_func("/pacer/rate-alone", test_rate_alone);
     g_test_add_func("/pacer/slow-client", test_slow_client);
     g_test_add_func("/pacer/overdue", test_overdue);
     g_test_add_func("/pacer/stall", test_stall);
