@@ -121,12 +121,15 @@ uint64_t pacer_rate(const Pacer *pacer, uint64_t now_us)
 size_t pacer_picture(const Pacer *pacer, uint64_t now_us)
 {
     unsigned tenths = pacer->network_bps > 0 ? 9 : 10; /* else the round trip is in it as it is */
-    size_t picture = (size_t)(pacer_rate(pacer, now_us) / PACER_FPS * tenths / 10);
+    uint64_t rate = pacer_rate(pacer, now_us);
+    size_t picture = (size_t)(rate * tenths / (10 * PACER_FPS));
     size_t least = (size_t)(pacer->network_bps / PACER_FPS * 9 / 10);
 
     if (least > PACER_TIMED_BYTES)
         least = PACER_TIMED_BYTES;
-    return picture < least ? least : picture;
+    if (picture < least)
+        return least;
+    return picture == 0 && rate > 0 ? 1 : picture;
 }
 
 uint64_t pacer_decoding(const Pacer *pacer)

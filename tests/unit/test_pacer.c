@@ -253,8 +253,14 @@ static void test_overdue(void)
     g_assert_cmpuint(pacer_rate(&p, 2450000) / 1000, ==, 500);
     pacer_acked(&p, 1, false, 2450000);
     g_assert_cmpuint(pacer_rate(&p, 2450000) / 1000, ==, 500);
+    g_assert_cmpuint(pacer_picture(&p, 2450000), ==, 500000 / PACER_FPS);
     pacer_sent(&p, 2, 100, 2460000); /* small ones tell nothing */
     g_assert_cmpuint(pacer_rate(&p, 4000000) / 1000, ==, 500);
+
+    pacer_init(&p);
+    g_assert_cmpuint(pacer_picture(&p, 1000000), ==, 0); /* not known */
+    pacer_sent(&p, 1, 20000, 1000000);
+    g_assert_cmpuint(pacer_picture(&p, 3600000000000), ==, 1); /* known, however slow */
 }
 
 /* The network stops for a moment: what waited comes all at once then. That is no slow link. */
